@@ -1,0 +1,19 @@
+/* Time and random identifiers. */
+#ifndef LOADSTONE_BASE_CLOCK_H
+#define LOADSTONE_BASE_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+uint64_t clock_mono_us(void); /* monotonic microseconds */
+int64_t clock_wall_us(void);  /* microseconds since 1970-01-01T00:00:00Z */
+
+/* RFC 3339 UTC with microseconds when they are not zero: 2024-05-01T12:00:00.25Z. out holds 32. */
+void clock_format_rfc3339(int64_t wall_us, char out[32]);
+/* Parses RFC 3339 (Z or +hh:mm, fraction of 1-9 digits, 'T' or ' '); years 0001-9999. 0, or -1 when
+ * the text is anything else. */
+int clock_parse_rfc3339(const char *s, size_t n, int64_t *wall_us);
+
+void random_bytes(void *out, size_t n);
+
+#endif

@@ -1,0 +1,18 @@
+/* A pool of threads over one FIFO queue of jobs. */
+#ifndef LOADSTONE_BASE_WORKER_H
+#define LOADSTONE_BASE_WORKER_H
+
+#include "base/err.h"
+
+struct worker_pool;
+
+/* Starts `nthreads` threads named `name`; at most `queue_max` jobs wait. */
+WARN_UNUSED enum err worker_pool_new(const char *name, unsigned nthreads, size_t queue_max,
+                                     struct worker_pool **out, struct err_ctx *ctx);
+/* Queues fn(arg). ERR_BUSY when the queue is full; ERR_UNAVAILABLE once the pool is closing. */
+WARN_UNUSED enum err worker_pool_submit(struct worker_pool *p, void (*fn)(void *), void *arg,
+                                        struct err_ctx *ctx);
+/* Runs what is queued, joins the threads, frees the pool. NULL is allowed. */
+void worker_pool_free(struct worker_pool *p);
+
+#endif

@@ -1,0 +1,387 @@
+/* The io_uring backend: streams keep many O_DIRECT writes in flight, and a log write is linked to
+ * its sync. Everything else is the posix backend's: a ring makes a single call no faster.
+ *
+ *   lane   [ ring | 17 buffers of 1 MiB, registered ]    one a stream; idle ones wait for the next
+ *            16 in flight, one being filled
+ *   pair   [ ring of 4 ]   write --link--> fsync(DATASYNC)    one a call; idle ones wait
+ *
+ * A link breaks on a short write: then the sync is cancelled and the caller goes on with the rest.
+ * Buffers that may not be registered (RLIMIT_MEMLOCK) are used unregistered.
+ *
+ * Threads: the pools are locked; a lane or pair belongs to whoever took it, and may be driven from
+ * one thread after the other, which is why rings are not SINGLE_ISSUER. Failure: -errno. A call
+ * returns only when the kernel is done with the caller's memory. */
+#include "io/io_internal.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+enum {
+    LANE_BUFFERS = 17,
+    LANE_RING_ENTRIES = 32,
+    PAIR_RING_ENTRIES = 4,
+    LANES_IDLE_MAX = 4,
+    PAIRS_IDLE_MAX = 8,
+    SUBMIT_TRIES_MAX = 1000, /* a millisecond apart, while the kernel is short of memory */
+    PAIR_TRIES_MAX = 16,     /* of a write that the kernel puts off */
+    WRITE_MAX_BYTES = 1 << 30,
+};
+
+struct uring_lane {
+    struct io_lane base;
+    struct io_uring ring;
+    bool registered;
+    struct uring_lane *next; /* idle */
+};
+
+struct pair {
+    struct io_uring ring;
+    struct pair *next; /* idle */
+};
+
+struct uring {
+    struct io base;
+    pthread_mutex_t lock; /* of the idle lists */
+    struct uring_lane *lanes;
+    struct pair *pairs;
+    unsigned nlanes, npairs;
+    atomic_bool unregistered; /* said so in the log */
+};
+
+/* ---- the ring ---- */
+
+/* Hands `n` prepared entries to the kernel: how many it took, or -errno when none. */
+static int submit_entries(struct io_uring *ring, int n)
+{
+    int taken = 0;
+    for (int tries = 0; taken < n && tries < SUBMIT_TRIES_MAX; tries++) {
+        int r = io_uring_submit(ring);
+        if (r > 0)
+            taken += r;
+        else if (r == -EAGAIN || r == -EBUSY)
+            usleep(1000);
+        else if (r != -EINTR)
+            return taken ? taken : r ? r : -EIO;
+    }
+    return taken ? taken : -EAGAIN;
+}
+
+static int wait_entry(struct io_uring *ring, uint64_t *user_data, int *result)
+{
+    struct io_uring_cqe *cqe;
+    int r;
+    do
+        r = io_uring_wait_cqe(ring, &cqe);
+    while (r == -EINTR);
+    if (r < 0)
+        return r;
+    *user_data = cqe->user_data;
+    *result = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return 0;
+}
+
+/* ---- lanes ---- */
+
+static bool register_buffers(struct uring_lane *lane)
+{
+    struct iovec iov[LANE_BUFFERS];
+    for (unsigned i = 0; i < LANE_BUFFERS; i++) {
+        iov[i].iov_base = lane->base.buffers + (size_t)i * LANE_BUFFER_BYTES;
+        iov[i].iov_len = LANE_BUFFER_BYTES;
+    }
+    return io_uring_register_buffers(&lane->ring, iov, LANE_BUFFERS) == 0;
+}
+
+static void lane_free(struct uring_lane *lane)
+{
+    io_uring_queue_exit(&lane->ring);
+    lane_buffers_free(lane->base.buffers, lane->base.nbuffers);
+    free(lane);
+}
+
+static int lane_new(struct uring *u, struct uring_lane **out)
+{
+    struct uring_lane *lane = calloc(1, sizeof(*lane));
+    if (!lane)
+        return -ENOMEM;
+    int r = -ENOMEM;
+    lane->base.nbuffers = LANE_BUFFERS;
+    lane->base.buffers = lane_buffers_new(LANE_BUFFERS);
+    if (lane->base.buffers)
+        r = io_uring_queue_init(LANE_RING_ENTRIES, &lane->ring, 0);
+    if (r < 0) {
+        lane_buffers_free(lane->base.buffers, LANE_BUFFERS);
+        free(lane);
+        return r;
+    }
+    lane->registered = register_buffers(lane);
+    if (!lane->registered && !atomic_exchange(&u->unregistered, true))
+        log_info("write buffers are not registered with io_uring, which costs a little speed; "
+                 "raise the limit on locked memory (ulimit -l) to register them");
+    *out = lane;
+    return 0;
+}
+
+static int uring_lane_acquire(struct io *io, struct io_lane **out)
+{
+    struct uring *u = (struct uring *)io;
+    pthread_mutex_lock(&u->lock);
+    struct uring_lane *lane = u->lanes;
+    if (lane) {
+        u->lanes = lane->next;
+        u->nlanes--;
+    }
+    pthread_mutex_unlock(&u->lock);
+    if (!lane) {
+        int r = lane_new(u, &lane);
+        if (r < 0)
+            return r;
+    }
+    *out = &lane->base;
+    return 0;
+}
+
+static void uring_lane_release(struct io *io, struct io_lane *base, bool idle)
+{
+    struct uring *u = (struct uring *)io;
+    struct uring_lane *lane = (struct uring_lane *)base;
+    pthread_mutex_lock(&u->lock);
+    bool keep = idle && u->nlanes < LANES_IDLE_MAX;
+    if (keep) {
+        lane->next = u->lanes;
+        u->lanes = lane;
+        u->nlanes++;
+    }
+    pthread_mutex_unlock(&u->lock);
+    if (!keep)
+        lane_free(lane);
+}
+
+static int uring_lane_submit(struct io *io, struct io_lane *base, int fd, unsigned buffer,
+                             size_t from, size_t n, uint64_t offset)
+{
+    (void)io;
+    struct uring_lane *lane = (struct uring_lane *)base;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&lane->ring);
+    ASSERT(sqe); /* more entries than buffers */
+    const uint8_t *data = base->buffers + (size_t)buffer * LANE_BUFFER_BYTES + from;
+    if (lane->registered)
+        io_uring_prep_write_fixed(sqe, fd, data, (unsigned)n, offset, (int)buffer);
+    else
+        io_uring_prep_write(sqe, fd, data, (unsigned)n, offset);
+    io_uring_sqe_set_data64(sqe, buffer);
+    int r = submit_entries(&lane->ring, 1);
+    return r < 0 ? r : 0;
+}
+
+static int uring_lane_wait(struct io *io, struct io_lane *base, unsigned *buffer, ssize_t *result)
+{
+    (void)io;
+    struct uring_lane *lane = (struct uring_lane *)base;
+    uint64_t user_data;
+    int res;
+    int r = wait_entry(&lane->ring, &user_data, &res);
+    if (r < 0)
+        return r;
+    ASSERT(user_data < base->nbuffers);
+    *buffer = (unsigned)user_data;
+    *result = res;
+    return 0;
+}
+
+/* ---- write and sync as a linked pair ---- */
+
+static void pair_free(struct pair *p)
+{
+    io_uring_queue_exit(&p->ring);
+    free(p);
+}
+
+static int pair_new(struct pair **out)
+{
+    struct pair *p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    int r = io_uring_queue_init(PAIR_RING_ENTRIES, &p->ring, 0);
+    if (r < 0) {
+        free(p);
+        return r;
+    }
+    *out = p;
+    return 0;
+}
+
+static int pair_acquire(struct uring *u, struct pair **out)
+{
+    pthread_mutex_lock(&u->lock);
+    struct pair *p = u->pairs;
+    if (p) {
+        u->pairs = p->next;
+        u->npairs--;
+    }
+    pthread_mutex_unlock(&u->lock);
+    if (!p)
+        return pair_new(out);
+    *out = p;
+    return 0;
+}
+
+static void pair_release(struct uring *u, struct pair *p, bool idle)
+{
+    pthread_mutex_lock(&u->lock);
+    bool keep = idle && u->npairs < PAIRS_IDLE_MAX;
+    if (keep) {
+        p->next = u->pairs;
+        u->pairs = p;
+        u->npairs++;
+    }
+    pthread_mutex_unlock(&u->lock);
+    if (!keep)
+        pair_free(p);
+}
+
+enum { PAIR_WRITE, PAIR_SYNC, PAIR_ENTRIES };
+
+/* Runs the pair and waits until the kernel is done with both. True when the ring is idle again. */
+static bool pair_run(struct pair *p, int fd, const void *data, size_t n, uint64_t offset,
+                     int results[PAIR_ENTRIES])
+{
+    struct io_uring_sqe *write = io_uring_get_sqe(&p->ring);
+    struct io_uring_sqe *sync = io_uring_get_sqe(&p->ring);
+    ASSERT(write && sync);
+    io_uring_prep_write(write, fd, data, (unsigned)n, offset);
+    io_uring_sqe_set_flags(write, IOSQE_IO_LINK);
+    io_uring_sqe_set_data64(write, PAIR_WRITE);
+    io_uring_prep_fsync(sync, fd, IORING_FSYNC_DATASYNC);
+    io_uring_sqe_set_data64(sync, PAIR_SYNC);
+
+    results[PAIR_WRITE] = results[PAIR_SYNC] = -ECANCELED;
+    int taken = submit_entries(&p->ring, PAIR_ENTRIES);
+    if (taken < 0)
+        results[PAIR_WRITE] = taken;
+    for (int i = 0; i < taken; i++) {
+        uint64_t which;
+        int result;
+        int r = wait_entry(&p->ring, &which, &result);
+        ASSERT(r == 0 && which < PAIR_ENTRIES); /* the kernel still reads `data` */
+        results[which] = result;
+    }
+    return taken == PAIR_ENTRIES;
+}
+
+/* What the two results mean. A broken link leaves the sync cancelled: nothing is durable, and the
+ * short count says so. */
+static ssize_t pair_result(const int results[PAIR_ENTRIES], size_t n)
+{
+    int written = results[PAIR_WRITE];
+    if (written < 0 || (size_t)written < n)
+        return written;
+    return results[PAIR_SYNC] < 0 ? results[PAIR_SYNC] : written;
+}
+
+static bool put_off(int result)
+{
+    return result == -EINTR || result == -EAGAIN;
+}
+
+static ssize_t uring_write_sync(struct io *io, int fd, const void *data, size_t n, uint64_t offset)
+{
+    struct uring *u = (struct uring *)io;
+    if (n > WRITE_MAX_BYTES)
+        return IO_POSIX_OPS.write(io, fd, data, WRITE_MAX_BYTES, offset);
+    struct pair *p;
+    int r = pair_acquire(u, &p);
+    if (r < 0)
+        return r;
+    int results[PAIR_ENTRIES];
+    bool idle = pair_run(p, fd, data, n, offset, results);
+    for (int tries = 0; idle && put_off(results[PAIR_WRITE]) && tries < PAIR_TRIES_MAX; tries++)
+        idle = pair_run(p, fd, data, n, offset, results);
+    pair_release(u, p, idle);
+    return pair_result(results, n);
+}
+
+/* ---- the backend ---- */
+
+static void uring_free(struct io *io)
+{
+    struct uring *u = (struct uring *)io;
+    while (u->lanes) {
+        struct uring_lane *lane = u->lanes;
+        u->lanes = lane->next;
+        lane_free(lane);
+    }
+    while (u->pairs) {
+        struct pair *p = u->pairs;
+        u->pairs = p->next;
+        pair_free(p);
+    }
+    pthread_mutex_destroy(&u->lock);
+    free(u);
+}
+
+static struct io_ops uring_ops;
+static pthread_once_t uring_ops_once = PTHREAD_ONCE_INIT;
+
+static void make_ops(void)
+{
+    uring_ops = IO_POSIX_OPS;
+    uring_ops.name = "io_uring";
+    uring_ops.free = uring_free;
+    uring_ops.write_sync = uring_write_sync;
+    uring_ops.lane_acquire = uring_lane_acquire;
+    uring_ops.lane_release = uring_lane_release;
+    uring_ops.lane_submit = uring_lane_submit;
+    uring_ops.lane_wait = uring_lane_wait;
+}
+
+static enum err refused(int result, struct err_ctx *ctx)
+{
+    if (result == -ENOSYS)
+        return err_set(ctx, ERR_UNAVAILABLE, "this kernel has no io_uring");
+    if (result == -EPERM || result == -EACCES)
+        return err_set(ctx, ERR_UNAVAILABLE,
+                       "io_uring is not allowed here (by a container's seccomp profile, or by "
+                       "sysctl kernel.io_uring_disabled)");
+    return err_set(ctx, ERR_UNAVAILABLE, "io_uring does not start: %s", strerrordesc_np(-result));
+}
+
+static bool operations_known(struct io_uring *ring)
+{
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    bool known = probe && io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
+                 io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED) &&
+                 io_uring_opcode_supported(probe, IORING_OP_FSYNC);
+    io_uring_free_probe(probe);
+    return known;
+}
+
+enum err io_new_uring(struct io **out, struct err_ctx *ctx)
+{
+    struct pair *first;
+    int r = pair_new(&first);
+    if (r < 0)
+        return refused(r, ctx);
+    if (!operations_known(&first->ring)) {
+        pair_free(first);
+        return err_set(ctx, ERR_UNAVAILABLE, "this kernel's io_uring is too old (5.6 or later)");
+    }
+    struct uring *u = calloc(1, sizeof(*u));
+    if (!u) {
+        pair_free(first);
+        return err_no_memory(ctx, sizeof(*u));
+    }
+    pthread_once(&uring_ops_once, make_ops);
+    io_init(&u->base, &uring_ops);
+    pthread_mutex_init(&u->lock, NULL);
+    pair_release(u, first, true);
+    *out = &u->base;
+    return ERR_OK;
+}

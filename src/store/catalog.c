@@ -1,0 +1,583 @@
+/* The catalog: names to collections, and the thread that keeps them in shape.
+ *
+ * Entries live in an immutable sorted table behind one atomic pointer; create, drop and opening
+ * replace the table under a lock and retire the old one through epochs. Look-ups take no lock.
+ *
+ * On disk: data/FORMAT (with the flock), data/<name>/, data/.tombstones/<name> (the last version of
+ * a dropped collection, so that its numbers go on), data/.new-* and data/.dropped-* (half created,
+ * half removed: swept at start). A name is durable before create returns; a drop is durable when
+ * the directory is renamed. */
+#include "store/catalog.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/epoch.h"
+#include "base/log.h"
+#include "store/collection_internal.h"
+
+#define FORMAT_TEXT "loadstone 1\n"
+
+enum { TICK_MS = 100, SEAL_RETRY_US = 5 * 1000 * 1000, DIR_MAX = 3500 };
+
+struct entry {
+    char name[NAME_MAX_BYTES + 1];
+    struct collection *c; /* NULL: not open yet, or quarantined when `fault` says so */
+    char *fault;
+    int64_t retry_seal_us;
+};
+
+struct table {
+    size_t n;
+    struct entry *entries[];
+};
+
+struct catalog {
+    char *dir;
+    int lock_fd;
+    struct io *io;
+    struct store_hooks hooks;
+    pthread_mutex_t lock; /* create, drop, table changes */
+    struct table *_Atomic table;
+    pthread_t thread;
+    pthread_mutex_t tick_lock;
+    pthread_cond_t tick;
+    bool stopping; /* under tick_lock */
+    atomic_bool ready;
+};
+
+/* ---- the table ---- */
+
+static struct entry *table_find(const struct table *t, const char *name)
+{
+    size_t lo = 0, hi = t->n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        int cmp = strcmp(t->entries[mid]->name, name);
+        if (cmp == 0)
+            return t->entries[mid];
+        if (cmp < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+static void free_entry(void *arg)
+{
+    struct entry *e = arg;
+    collection_release(e->c);
+    free(e->fault);
+    free(e);
+}
+
+/* Replaces the table by one with `add` in and `drop` out (either may be NULL). */
+static enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
+                             struct err_ctx *ctx)
+{
+    struct table *old = atomic_load(&cat->table);
+    struct table *t = malloc(sizeof *t + (old->n + 1) * sizeof t->entries[0]);
+    if (!t)
+        return err_no_memory(ctx, old->n * sizeof t->entries[0]);
+    t->n = 0;
+    bool added = add == NULL;
+    for (size_t i = 0; i < old->n; i++) {
+        struct entry *e = old->entries[i];
+        if (!added && strcmp(add->name, e->name) < 0) {
+            t->entries[t->n++] = add;
+            added = true;
+        }
+        if (e != drop)
+            t->entries[t->n++] = e;
+    }
+    if (!added)
+        t->entries[t->n++] = add;
+    atomic_store(&cat->table, t);
+    epoch_retire(free, old);
+    if (drop)
+        epoch_retire(free_entry, drop);
+    return ERR_OK;
+}
+
+static struct entry *entry_new(const char *name, struct collection *c, const char *fault)
+{
+    struct entry *e = calloc(1, sizeof *e);
+    if (!e)
+        return NULL;
+    memcpy(e->name, name, strnlen(name, NAME_MAX_BYTES));
+    e->c = c;
+    if (fault && !(e->fault = strdup(fault))) {
+        free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static void entry_path(const struct catalog *cat, const char *name, char out[PATH_CAP])
+{
+    snprintf(out, PATH_CAP, "%s/%s", cat->dir, name);
+}
+
+/* ---- removing directories ---- */
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    if (remove(path) != 0)
+        log_warn("cannot remove %s", path);
+    return 0;
+}
+
+static void remove_tree(const char *path)
+{
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- opening ---- */
+
+static enum err lock_dir(struct catalog *cat, struct err_ctx *ctx)
+{
+    char path[PATH_CAP], text[64] = "";
+    entry_path(cat, "FORMAT", path);
+    cat->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (cat->lock_fd < 0)
+        return err_system(ctx, errno, "open %s", path);
+    if (flock(cat->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return err_set(ctx, ERR_CONFLICT,
+                       "the data directory %s is in use by another loadstoned; stop it, or choose "
+                       "another --data",
+                       cat->dir);
+    ssize_t n = read(cat->lock_fd, text, sizeof text - 1);
+    if (n < 0)
+        return err_system(ctx, errno, "read %s", path);
+    if (n == 0) {
+        if (write(cat->lock_fd, FORMAT_TEXT, strlen(FORMAT_TEXT)) != (ssize_t)strlen(FORMAT_TEXT) ||
+            fsync(cat->lock_fd) != 0)
+            return err_system(ctx, errno, "write %s", path);
+        return io_sync_dir(cat->io, cat->dir, ctx);
+    }
+    if (strcmp(text, FORMAT_TEXT) != 0)
+        return err_set(ctx, ERR_CORRUPT, "%s is not of a format this build reads", path);
+    return ERR_OK;
+}
+
+static enum err scan_dir(struct catalog *cat, struct err_ctx *ctx)
+{
+    DIR *d = opendir(cat->dir);
+    if (!d)
+        return err_system(ctx, errno, "open directory %s", cat->dir);
+    enum err e = ERR_OK;
+    for (struct dirent *de; e == ERR_OK && (de = readdir(d));) {
+        char path[PATH_CAP];
+        entry_path(cat, de->d_name, path);
+        if (strncmp(de->d_name, ".new-", 5) == 0 || strncmp(de->d_name, ".dropped-", 9) == 0) {
+            remove_tree(path);
+            continue;
+        }
+        struct stat st;
+        if (!name_valid(de->d_name) || stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+            continue;
+        struct entry *entry = entry_new(de->d_name, NULL, NULL);
+        e = entry ? table_change(cat, entry, NULL, ctx) : err_no_memory(ctx, sizeof *entry);
+    }
+    closedir(d);
+    return e;
+}
+
+/* Opens one entry and puts the result in its place; false when memory is out. */
+static bool open_entry(struct catalog *cat, struct entry *e)
+{
+    char path[PATH_CAP];
+    struct err_ctx ctx;
+    struct collection *c = NULL;
+    err_clear(&ctx);
+    entry_path(cat, e->name, path);
+    enum err rc = collection_open(cat->io, e->name, path, &cat->hooks, &c, &ctx);
+    if (rc != ERR_OK)
+        log_error("collection %s is quarantined: %s", e->name, ctx.detail);
+    struct entry *opened = entry_new(e->name, c, rc == ERR_OK ? NULL : ctx.detail);
+    pthread_mutex_lock(&cat->lock);
+    bool ok = opened && table_change(cat, opened, e, &ctx) == ERR_OK;
+    pthread_mutex_unlock(&cat->lock);
+    if (!ok) {
+        collection_release(c);
+        if (opened)
+            free(opened->fault);
+        free(opened);
+    } else if (c) {
+        collection_announce(c);
+    }
+    return ok;
+}
+
+static struct entry *next_closed(struct catalog *cat)
+{
+    struct entry *found = NULL;
+    epoch_enter();
+    const struct table *t = atomic_load(&cat->table);
+    for (size_t i = 0; i < t->n && !found; i++) {
+        if (!t->entries[i]->c && !t->entries[i]->fault)
+            found = t->entries[i];
+    }
+    epoch_leave();
+    return found;
+}
+
+static void open_all(struct catalog *cat)
+{
+    for (struct entry *e; (e = next_closed(cat));) {
+        if (!open_entry(cat, e)) {
+            log_error("out of memory while opening collections; restart with more");
+            return;
+        }
+    }
+    atomic_store(&cat->ready, true);
+}
+
+/* ---- maintenance ---- */
+
+static void seal_if_due(struct entry *e)
+{
+    struct err_ctx ctx;
+    int64_t now = (int64_t)clock_mono_us();
+    if (!e->c || now < e->retry_seal_us || !collection_wants_seal(e->c))
+        return;
+    err_clear(&ctx);
+    if (collection_seal(e->c, &ctx) != ERR_OK) {
+        log_error("collection %s: sealing failed, will be tried again: %s", e->name, ctx.detail);
+        e->retry_seal_us = now + SEAL_RETRY_US;
+    }
+}
+
+/* The entries to look at are copied out, so that sealing runs outside the epoch section. */
+static void seal_all(struct catalog *cat)
+{
+    for (size_t i = 0;; i++) {
+        epoch_enter();
+        const struct table *t = atomic_load(&cat->table);
+        struct entry *e = i < t->n ? t->entries[i] : NULL;
+        struct collection *c = e && e->c ? collection_acquire(e->c) : NULL;
+        struct entry copy = {.c = c};
+        if (e) {
+            memcpy(copy.name, e->name, sizeof copy.name);
+            copy.retry_seal_us = e->retry_seal_us;
+        }
+        epoch_leave();
+        if (!e)
+            return;
+        if (!c)
+            continue;
+        seal_if_due(&copy);
+        epoch_enter();
+        e = table_find(atomic_load(&cat->table), copy.name);
+        if (e)
+            e->retry_seal_us = copy.retry_seal_us;
+        epoch_leave();
+        collection_release(c);
+    }
+}
+
+static bool wait_tick(struct catalog *cat)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += TICK_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&cat->tick_lock);
+    if (!cat->stopping)
+        pthread_cond_timedwait(&cat->tick, &cat->tick_lock, &until);
+    bool go_on = !cat->stopping;
+    pthread_mutex_unlock(&cat->tick_lock);
+    return go_on;
+}
+
+static void *maintain(void *arg)
+{
+    struct catalog *cat = arg;
+    open_all(cat);
+    while (wait_tick(cat)) {
+        seal_all(cat);
+        epoch_collect();
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static void catalog_free(struct catalog *cat)
+{
+    struct table *t = atomic_load(&cat->table);
+    for (size_t i = 0; t && i < t->n; i++)
+        free_entry(t->entries[i]);
+    free(t);
+    epoch_drain();
+    if (cat->lock_fd >= 0)
+        close(cat->lock_fd);
+    pthread_mutex_destroy(&cat->lock);
+    pthread_mutex_destroy(&cat->tick_lock);
+    pthread_cond_destroy(&cat->tick);
+    free(cat->dir);
+    free(cat);
+}
+
+static struct catalog *catalog_alloc(const char *dir, struct io *io,
+                                     const struct store_hooks *hooks)
+{
+    struct catalog *cat = calloc(1, sizeof *cat);
+    struct table *t = calloc(1, sizeof *t);
+    if (!cat || !t || !(cat->dir = strdup(dir))) {
+        free(cat);
+        free(t);
+        return NULL;
+    }
+    cat->lock_fd = -1;
+    cat->io = io;
+    if (hooks)
+        cat->hooks = *hooks;
+    atomic_store(&cat->table, t);
+    pthread_mutex_init(&cat->lock, NULL);
+    pthread_mutex_init(&cat->tick_lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&cat->tick, &attr);
+    pthread_condattr_destroy(&attr);
+    return cat;
+}
+
+enum err catalog_open(const char *dir, struct io *io, const struct store_hooks *hooks,
+                      struct catalog **out, struct err_ctx *ctx)
+{
+    if (strlen(dir) > DIR_MAX)
+        return err_set(ctx, ERR_INVALID, "the path of the data directory is longer than %d bytes",
+                       DIR_MAX);
+    struct catalog *cat = catalog_alloc(dir, io, hooks);
+    if (!cat)
+        return err_no_memory(ctx, sizeof *cat);
+    char tombstones[PATH_CAP];
+    entry_path(cat, ".tombstones", tombstones);
+    enum err e = io_mkdir(io, dir, ctx);
+    if (e == ERR_OK)
+        e = lock_dir(cat, ctx);
+    if (e == ERR_OK)
+        e = io_mkdir(io, tombstones, ctx);
+    if (e == ERR_OK)
+        e = scan_dir(cat, ctx);
+    if (e == ERR_OK && pthread_create(&cat->thread, NULL, maintain, cat) != 0)
+        e = err_set(ctx, ERR_NO_MEMORY, "cannot start the maintenance thread");
+    if (e != ERR_OK) {
+        catalog_free(cat);
+        return e;
+    }
+    *out = cat;
+    return ERR_OK;
+}
+
+void catalog_close(struct catalog *cat)
+{
+    if (!cat)
+        return;
+    pthread_mutex_lock(&cat->tick_lock);
+    cat->stopping = true;
+    pthread_cond_signal(&cat->tick);
+    pthread_mutex_unlock(&cat->tick_lock);
+    pthread_join(cat->thread, NULL);
+    catalog_free(cat);
+}
+
+bool catalog_ready(const struct catalog *cat)
+{
+    return atomic_load(&cat->ready);
+}
+
+enum err catalog_find(struct catalog *cat, const char *name, struct collection **out,
+                      struct err_ctx *ctx)
+{
+    const struct entry *e = table_find(atomic_load(&cat->table), name);
+    if (!e)
+        return err_set(ctx, ERR_NOT_FOUND, "there is no collection '%.128s'", name);
+    if (e->fault)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is quarantined: %s", name, e->fault);
+    if (!e->c)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is being opened; try again soon",
+                       name);
+    *out = e->c;
+    return ERR_OK;
+}
+
+void catalog_each(struct catalog *cat,
+                  void (*fn)(void *arg, const char *name, struct collection *c, const char *fault),
+                  void *arg)
+{
+    epoch_enter();
+    const struct table *t = atomic_load(&cat->table);
+    for (size_t i = 0; i < t->n; i++) {
+        const struct entry *e = t->entries[i];
+        fn(arg, e->name, e->c, e->fault ? e->fault : e->c ? NULL : "it is being opened");
+    }
+    epoch_leave();
+}
+
+/* ---- create and drop ---- */
+
+static void tombstone_path(const struct catalog *cat, const char *name, char out[PATH_CAP])
+{
+    snprintf(out, PATH_CAP, "%s/.tombstones/%s", cat->dir, name);
+}
+
+/* The last version of a dropped collection of this name, or 0. */
+static enum err read_tombstone(struct catalog *cat, const char *name, uint64_t *version,
+                               struct err_ctx *ctx)
+{
+    char path[PATH_CAP], text[32] = "";
+    tombstone_path(cat, name, path);
+    *version = 0;
+    if (access(path, F_OK) != 0)
+        return ERR_OK;
+    struct io_file *f;
+    uint64_t n;
+    RETURN_NOT_OK(io_file_open(cat->io, path, IO_READ, &f, ctx));
+    enum err e = io_file_size(f, &n, ctx);
+    if (e == ERR_OK)
+        e = io_file_read(f, text, n < sizeof text - 1 ? n : sizeof text - 1, 0, ctx);
+    io_file_close(f);
+    if (e == ERR_OK)
+        *version = strtoull(text, NULL, 10);
+    return e;
+}
+
+static void random_name(const struct catalog *cat, const char *prefix, char out[PATH_CAP])
+{
+    uint64_t r;
+    random_bytes(&r, sizeof r);
+    snprintf(out, PATH_CAP, "%s/%s%016llx", cat->dir, prefix, (unsigned long long)r);
+}
+
+static enum err make_collection(struct catalog *cat, const char *name, struct schema *schema,
+                                struct collection **out, struct err_ctx *ctx)
+{
+    char fresh[PATH_CAP], path[PATH_CAP];
+    uint64_t base;
+    random_name(cat, ".new-", fresh);
+    entry_path(cat, name, path);
+    RETURN_NOT_OK(read_tombstone(cat, name, &base, ctx));
+    enum err e = collection_init_dir(cat->io, fresh, schema, base, ctx);
+    if (e == ERR_OK)
+        e = io_rename(cat->io, fresh, path, ctx);
+    if (e != ERR_OK) {
+        remove_tree(fresh);
+        return e;
+    }
+    RETURN_NOT_OK(io_sync_dir(cat->io, cat->dir, ctx));
+    return collection_open(cat->io, name, path, &cat->hooks, out, ctx);
+}
+
+static enum err create_locked(struct catalog *cat, const char *name, struct schema *schema,
+                              bool *created, struct err_ctx *ctx)
+{
+    struct entry *e = table_find(atomic_load(&cat->table), name);
+    *created = e == NULL;
+    if (e && !e->c)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' exists but is not open: %s", name,
+                       e->fault ? e->fault : "it is being opened");
+    if (e) {
+        epoch_enter();
+        bool equal = schema_equal(collection_snapshot(e->c)->schema, schema);
+        epoch_leave();
+        return equal ? ERR_OK
+                     : err_set(ctx, ERR_CONFLICT,
+                               "collection '%s' exists with another schema; drop it first or "
+                               "choose another name",
+                               name);
+    }
+    struct collection *c;
+    RETURN_NOT_OK(make_collection(cat, name, schema, &c, ctx));
+    struct entry *fresh = entry_new(name, c, NULL);
+    enum err rc = fresh ? table_change(cat, fresh, NULL, ctx) : err_no_memory(ctx, sizeof *fresh);
+    if (rc != ERR_OK)
+        collection_release(c);
+    return rc;
+}
+
+enum err catalog_create(struct catalog *cat, const char *name, struct schema *schema, bool *created,
+                        struct err_ctx *ctx)
+{
+    if (!name_valid(name))
+        return err_set(ctx, ERR_INVALID,
+                       "collection name '%.128s' is not allowed: it must match "
+                       "[A-Za-z_][A-Za-z0-9_-]{0,127}",
+                       name);
+    pthread_mutex_lock(&cat->lock);
+    enum err e = create_locked(cat, name, schema, created, ctx);
+    pthread_mutex_unlock(&cat->lock);
+    return e;
+}
+
+/* Ends writes and leaves the last version's number for a successor. */
+static enum err write_tombstone(struct catalog *cat, struct entry *e, struct err_ctx *ctx)
+{
+    char path[PATH_CAP], text[32];
+    pthread_mutex_lock(&e->c->commit_lock);
+    unsigned long long version = e->c->head->version;
+    snprintf(text, sizeof text, "%llu\n", version);
+    tombstone_path(cat, e->name, path);
+    enum err rc = io_write_atomic(cat->io, path, text, strlen(text), ctx);
+    if (rc == ERR_OK)
+        atomic_store(&e->c->dropped, true);
+    pthread_mutex_unlock(&e->c->commit_lock);
+    return rc;
+}
+
+static enum err drop_locked(struct catalog *cat, const char *name, struct err_ctx *ctx)
+{
+    char path[PATH_CAP], gone[PATH_CAP];
+    struct entry *e = table_find(atomic_load(&cat->table), name);
+    if (!e)
+        return err_set(ctx, ERR_NOT_FOUND, "there is no collection '%.128s'", name);
+    if (!e->c && !e->fault)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is being opened; try again soon",
+                       name);
+    entry_path(cat, name, path);
+    random_name(cat, ".dropped-", gone);
+    if (e->c)
+        RETURN_NOT_OK(write_tombstone(cat, e, ctx));
+    struct collection *c = e->c ? collection_acquire(e->c) : NULL;
+    if (c)
+        pthread_mutex_lock(&c->seal_lock); /* a sealing under way ends first */
+    enum err rc = io_rename(cat->io, path, gone, ctx);
+    if (rc == ERR_OK)
+        rc = io_sync_dir(cat->io, cat->dir, ctx);
+    if (c) {
+        if (rc != ERR_OK)
+            atomic_store(&c->dropped, false);
+        pthread_mutex_unlock(&c->seal_lock);
+        collection_release(c);
+    }
+    RETURN_NOT_OK(rc);
+    RETURN_NOT_OK(table_change(cat, NULL, e, ctx));
+    remove_tree(gone);
+    return ERR_OK;
+}
+
+enum err catalog_drop(struct catalog *cat, const char *name, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&cat->lock);
+    enum err e = drop_locked(cat, name, ctx);
+    pthread_mutex_unlock(&cat->lock);
+    return e;
+}

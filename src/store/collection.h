@@ -1,0 +1,38 @@
+/* A collection: its commits, its newest snapshot, its files.
+ *
+ *   data/<collection>/log/       commit log and checkpoints (log.h)
+ *                     segments/  <id>.seg
+ *                     index/     <id>.ann        (written by index/, named by segment)
+ *                     staging/   open loads
+ *
+ * Writers: prepare outside, resolve and enqueue a log record under the commit lock, wait for the
+ * group's sync, then publish. Readers: collection_snapshot inside an epoch section. */
+#ifndef LOADSTONE_STORE_COLLECTION_H
+#define LOADSTONE_STORE_COLLECTION_H
+
+#include "store/snapshot.h"
+
+struct collection;
+
+const char *collection_name(const struct collection *c);
+const char *collection_dir(const struct collection *c);   /* absolute or as given to the catalog */
+const uint8_t *collection_id(const struct collection *c); /* 16 bytes */
+
+/* The newest durable version. Borrowed: valid until the caller's epoch_leave, or acquire it. */
+struct snapshot *collection_snapshot(const struct collection *c);
+
+/* References for who holds a collection outside an epoch section (builds, loads). */
+struct collection *collection_acquire(struct collection *c);
+void collection_release(struct collection *c);
+
+/* True once dropped: background work should stop. */
+bool collection_dropped(const struct collection *c);
+
+/* Writes the tail into a segment file now if it has rows, then a checkpoint. Called by the
+ * maintenance thread and at shutdown; safe beside loads. */
+WARN_UNUSED enum err collection_seal(struct collection *c, struct err_ctx *ctx);
+
+/* NULL while writes are taken; else the reason why the collection is read-only. */
+const char *collection_read_only(const struct collection *c);
+
+#endif

@@ -1,0 +1,140 @@
+/* What the files of the collection share: collection.c (life), commit.c (resolving),
+ * plan.c (versions), load.c (gathering), seal.c (tail to file, checkpoints). Nobody else includes
+ * this.
+ *
+ *   commit lock:  head, tail, wal order, publication   (held briefly; never while waiting for a
+ * sync of one's own record) seal lock:    one sealing at a time                (taken before the
+ * commit lock)
+ *
+ * `head` is the newest version whose record is queued; `current` the newest that is durable.
+ * Writers resolve against head, readers read current. When the log fails, head is never published
+ * and the collection is read-only. */
+#ifndef LOADSTONE_STORE_COLLECTION_INTERNAL_H
+#define LOADSTONE_STORE_COLLECTION_INTERNAL_H
+
+#include <pthread.h>
+
+#include "store/catalog.h"
+#include "store/load.h"
+#include "store/record.h"
+#include "store/tail.h"
+#include "store/wal.h"
+
+enum { PATH_CAP = 4200 };
+
+struct collection {
+    atomic_uint refs;
+    char name[NAME_MAX_BYTES + 1];
+    char *dir;
+    uint8_t id[16];
+    struct io *io;
+    const struct store_hooks *hooks; /* borrowed from the catalog */
+
+    pthread_mutex_t commit_lock;
+    pthread_cond_t sealed; /* the tail shrank, or sealing failed */
+    struct snapshot *head;
+    struct snapshot *_Atomic current;
+    struct segment *tail; /* the active one; referenced */
+    struct wal *wal;
+    uint64_t last_ticket;
+    struct row_builder apply_row; /* for plan_apply, under the commit lock */
+    float *apply_vector;          /* dim floats */
+    int64_t last_commit_us;       /* monotonic, for idle sealing */
+    _Atomic uint64_t next_segment_id;
+
+    pthread_mutex_t seal_lock;
+    struct snapshot *rotated; /* state at the start of log `rotated_number`; NULL = checkpointed */
+    uint64_t rotated_number;
+    uint64_t rotated_next_id, rotated_group;
+    char seal_error[1024]; /* under the commit lock */
+
+    atomic_bool dropped;
+    atomic_bool read_only;
+    char read_only_reason[1024]; /* set before read_only */
+};
+
+/* ---- collection.c ---- */
+
+/* Makes the directory of a new collection under `dir` (which must not exist): log with the CREATE
+ * record, empty folders. Durable but for the name of `dir` itself. */
+WARN_UNUSED enum err collection_init_dir(struct io *io, const char *dir, struct schema *schema,
+                                         uint64_t base_version, struct err_ctx *ctx);
+/* Opens: checkpoint, log, segments. One reference is the caller's. */
+WARN_UNUSED enum err collection_open(struct io *io, const char *name, const char *dir,
+                                     const struct store_hooks *hooks, struct collection **out,
+                                     struct err_ctx *ctx);
+/* Tells the hook of every file segment of the newest version. */
+void collection_announce(struct collection *c);
+
+/* With the commit lock: readers see `s` from here on, unless they see something newer already. */
+void collection_publish(struct collection *c, struct snapshot *s);
+void collection_set_read_only(struct collection *c, const char *reason);
+/* With the commit lock: ERR_UNAVAILABLE / ERR_NOT_FOUND when writes are not taken. */
+WARN_UNUSED enum err collection_check_writable(struct collection *c, struct err_ctx *ctx);
+void segment_file_path(const struct collection *c, const char *folder, uint64_t id, char *out,
+                       size_t cap);
+
+/* ---- plan.c ---- */
+
+/* What a commit record does to the views; complete before the record is queued. */
+struct plan {
+    struct commit_record rec; /* borrows from the record's bytes */
+    struct snapshot *next;
+};
+/* With the commit lock. `added` are the record's segments, opened, in its order. */
+WARN_UNUSED enum err plan_commit(struct collection *c, const void *record, size_t n,
+                                 struct segment **added, struct plan *out, struct err_ctx *ctx);
+/* With the commit lock; cannot fail: appends the inline rows and makes plan->next the head. */
+void plan_apply(struct collection *c, struct plan *p);
+void plan_deinit(struct plan *p);
+
+/* ---- commit.c ---- */
+
+/* A staged file of a load, and the rows of it whose absent cells were filled from older rows. */
+struct partial {
+    uint32_t row;     /* in the staged segment */
+    uint32_t src_row; /* row it was completed from */
+    uint64_t src_id;  /* segment of it; 0 = the key was not there */
+};
+struct staged {
+    uint64_t id;
+    char *path;             /* in staging/, then in segments/ */
+    uint64_t first_ordinal; /* body row of row 0 */
+    uint32_t rows;
+    struct buf partials;     /* struct partial */
+    struct buf present;      /* per partial: bits of the cells that the body gave */
+    struct buf losers;       /* u32 rows whose key comes again later ("duplicates":"last") */
+    struct segment *segment; /* open once finished */
+};
+static inline size_t present_bytes(const struct schema *s)
+{
+    return (s->nfeatures + 1 + 7) / 8; /* the last bit is the vector */
+}
+
+/* What load_commit and collection_delete_keys hand over. */
+struct commit_input {
+    struct load_options opts;
+    struct schema *schema;
+    const struct batch *rows; /* small: the rows themselves; NULL for none */
+    const uint32_t *skip;     /* bit per row of `rows`: loses to a later one; may be NULL */
+    struct staged *staged;
+    size_t nstaged;
+    uint64_t rows_received;
+    struct digest staged_digest; /* of all staged rows, losers left out */
+    uint64_t staged_vectors;
+    const struct batch *delete_keys;
+};
+WARN_UNUSED enum err collection_commit(struct collection *c, const struct commit_input *in,
+                                       struct commit_result *out, struct err_ctx *ctx);
+
+/* ---- seal.c ---- */
+
+/* True when the tail or the log is due: for the maintenance thread. */
+bool collection_wants_seal(struct collection *c);
+/* With the commit lock: waits while the tail is over its hard limit. */
+WARN_UNUSED enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx);
+/* A copy of head with segment `old` replaced by `file`, which has the same rows. */
+struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment *old,
+                                  struct segment *file);
+
+#endif

@@ -1,0 +1,332 @@
+/* Schemas: names, defaults, the layout of a strip, the stored form.
+ *
+ * A schema is built by one thread (new, add_feature, seal) and immutable afterwards; references are
+ * counted atomically. Decoding trusts nothing: what a file says goes through the same checks as
+ * what a user says. */
+#include "store/schema.h"
+
+#include <stdio.h>
+
+static const struct {
+    const char *name;
+    uint32_t width;
+} type_table[FEATURE_TYPE_COUNT] = {
+    [FEATURE_BOOL] = {"bool", 1},
+    [FEATURE_INT32] = {"int32", 4},
+    [FEATURE_INT64] = {"int64", 8},
+    [FEATURE_FLOAT32] = {"float32", 4},
+    [FEATURE_FLOAT64] = {"float64", 8},
+    [FEATURE_TIMESTAMP] = {"timestamp", 8},
+    [FEATURE_STRING] = {"string", 0},
+    [FEATURE_BYTES] = {"bytes", 0},
+    [FEATURE_FLOAT32_LIST] = {"float32[]", 0},
+    [FEATURE_INT64_LIST] = {"int64[]", 0},
+    [FEATURE_STRING_LIST] = {"string[]", 0},
+};
+
+static const char *const metric_table[] = {"cosine", "l2", "ip"};
+static const char *const kind_table[] = {"flat", "hnsw", "ivf", "auto"};
+
+const char *feature_type_name(enum feature_type t)
+{
+    return t < FEATURE_TYPE_COUNT ? type_table[t].name : NULL;
+}
+
+bool feature_type_parse(const char *name, enum feature_type *out)
+{
+    for (int t = 0; t < FEATURE_TYPE_COUNT; t++) {
+        if (strcmp(name, type_table[t].name) == 0) {
+            *out = (enum feature_type)t;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t feature_type_width(enum feature_type t)
+{
+    return type_table[t].width;
+}
+
+static bool table_find(const char *const *table, int n, const char *name, int *out)
+{
+    for (int i = 0; i < n; i++) {
+        if (strcmp(name, table[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *metric_name(enum metric m)
+{
+    return m <= DIST_IP ? metric_table[m] : NULL;
+}
+
+bool metric_parse(const char *name, enum metric *out)
+{
+    int i;
+    if (!table_find(metric_table, 3, name, &i))
+        return false;
+    *out = (enum metric)i;
+    return true;
+}
+
+const char *index_kind_name(enum index_kind k)
+{
+    return k <= INDEX_AUTO ? kind_table[k] : NULL;
+}
+
+bool index_kind_parse(const char *name, enum index_kind *out)
+{
+    int i;
+    if (!table_find(kind_table, 4, name, &i))
+        return false;
+    *out = (enum index_kind)i;
+    return true;
+}
+
+static bool name_char(char ch, bool first)
+{
+    if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_')
+        return true;
+    return !first && ((ch >= '0' && ch <= '9') || ch == '-');
+}
+
+bool name_valid(const char *name)
+{
+    size_t n = strlen(name);
+    if (n == 0 || n > NAME_MAX_BYTES || !name_char(name[0], true))
+        return false;
+    for (size_t i = 1; i < n; i++) {
+        if (!name_char(name[i], false))
+            return false;
+    }
+    return true;
+}
+
+enum err schema_new(enum key_type key, uint32_t dim, enum metric metric, struct schema **out,
+                    struct err_ctx *ctx)
+{
+    if (dim > DIM_MAX)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "dim", "dim is %u; the most is %d", dim,
+                          DIM_MAX);
+    struct schema *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_no_memory(ctx, sizeof *s);
+    atomic_init(&s->refs, 1);
+    s->key = key;
+    s->dim = dim;
+    s->metric = metric;
+    s->event_time = s->created_time = -1;
+    s->index = (struct index_settings){.kind = INDEX_AUTO, .m = 32, .ef_construction = 200};
+    s->retention = (struct retention){.versions = 100, .hours = 168};
+    *out = s;
+    return ERR_OK;
+}
+
+static bool name_reserved(const char *name)
+{
+    return strcmp(name, "key") == 0 || strcmp(name, "vector") == 0 || strcmp(name, "distance") == 0;
+}
+
+enum err schema_add_feature(struct schema *s, const char *name, enum feature_type type,
+                            struct err_ctx *ctx)
+{
+    if (!name_valid(name))
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, name,
+                          "feature name '%s' is not allowed: it must match "
+                          "[A-Za-z_][A-Za-z0-9_-]{0,127}",
+                          name);
+    if (name_reserved(name))
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, name,
+                          "feature name '%s' is reserved; choose another", name);
+    if (schema_find(s, name, strlen(name)) >= 0)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, name, "feature '%s' is named twice", name);
+    if (s->nfeatures == FEATURES_MAX)
+        return err_set(ctx, ERR_UNPROCESSABLE, "more than %d features", FEATURES_MAX);
+    size_t size = (s->nfeatures + 1) * sizeof *s->features;
+    struct feature *grown = realloc(s->features, size);
+    if (!grown)
+        return err_no_memory(ctx, size);
+    s->features = grown;
+    struct feature *f = &grown[s->nfeatures++];
+    memset(f, 0, sizeof *f);
+    snprintf(f->name, sizeof f->name, "%s", name);
+    f->type = type;
+    f->width = feature_type_width(type);
+    return ERR_OK;
+}
+
+static void lay_out_strip(struct schema *s)
+{
+    if (s->nfeatures == 0)
+        return;
+    uint32_t at = s->null_bytes = (s->nfeatures + 7) / 8;
+    at = (uint32_t)round_up(at, 8);
+    for (uint32_t width = 8; width >= 1; width >>= 1) {
+        for (uint32_t i = 0; i < s->nfeatures; i++) {
+            struct feature *f = &s->features[i];
+            if (f->width != width)
+                continue;
+            f->strip_offset = at;
+            at += width;
+        }
+    }
+    s->strip_bytes = (uint32_t)round_up(at, 8);
+    for (uint32_t i = 0; i < s->nfeatures; i++) {
+        if (s->features[i].width == 0)
+            s->features[i].var_index = s->nvar++;
+    }
+}
+
+enum err schema_seal(struct schema *s, struct err_ctx *ctx)
+{
+    if (s->index.m < 2 || s->index.m > 512)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "m", "index.m is %u; it must be 2 to 512",
+                          s->index.m);
+    if (s->index.ef_construction < 1 || s->index.ef_construction > 10000)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "ef_construction",
+                          "index.ef_construction is %u; it must be 1 to 10000",
+                          s->index.ef_construction);
+    lay_out_strip(s);
+    return ERR_OK;
+}
+
+struct schema *schema_acquire(struct schema *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+void schema_release(struct schema *s)
+{
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    free(s->features);
+    free(s->partition_by);
+    free(s->join_keys);
+    free(s);
+}
+
+int schema_find(const struct schema *s, const char *name, size_t len)
+{
+    for (uint32_t i = 0; i < s->nfeatures; i++) {
+        if (strlen(s->features[i].name) == len && memcmp(s->features[i].name, name, len) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+bool schema_equal(const struct schema *a, const struct schema *b)
+{
+    struct buf x = {0}, y = {0};
+    schema_encode(a, &x);
+    schema_encode(b, &y);
+    bool equal = !x.failed && !y.failed && x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
+    buf_deinit(&x);
+    buf_deinit(&y);
+    return equal;
+}
+
+static void encode_names(char (*names)[NAME_MAX_BYTES + 1], uint32_t n, struct buf *out)
+{
+    buf_put_u32(out, n);
+    for (uint32_t i = 0; i < n; i++)
+        buf_put_str(out, names[i]);
+}
+
+void schema_encode(const struct schema *s, struct buf *out)
+{
+    buf_put_u8(out, (uint8_t)s->key);
+    buf_put_u8(out, (uint8_t)s->metric);
+    buf_put_u32(out, s->dim);
+    buf_put_u32(out, s->nfeatures);
+    for (uint32_t i = 0; i < s->nfeatures; i++) {
+        buf_put_str(out, s->features[i].name);
+        buf_put_u8(out, (uint8_t)s->features[i].type);
+    }
+    encode_names(s->partition_by, s->npartition, out);
+    encode_names(s->join_keys, s->njoin, out);
+    buf_put_u32(out, (uint32_t)s->event_time);
+    buf_put_u32(out, (uint32_t)s->created_time);
+    buf_put_u8(out, (uint8_t)s->index.kind);
+    buf_put_u32(out, s->index.m);
+    buf_put_u32(out, s->index.ef_construction);
+    buf_put_u32(out, s->index.nlist);
+    buf_put_u32(out, s->retention.versions);
+    buf_put_u32(out, s->retention.hours);
+}
+
+static bool decode_names(struct cursor *c, char (**names)[NAME_MAX_BYTES + 1], uint32_t *n)
+{
+    uint32_t count = cursor_u32(c);
+    if (c->failed || count > FEATURES_MAX)
+        return false;
+    if (count == 0)
+        return true;
+    *names = calloc(count, sizeof **names);
+    if (!*names)
+        return false;
+    *n = count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!cursor_str(c, (*names)[i], sizeof(*names)[i]))
+            return false;
+    }
+    return true;
+}
+
+static enum err decode_features(struct cursor *c, struct schema *s, struct err_ctx *ctx)
+{
+    uint32_t n = cursor_u32(c);
+    for (uint32_t i = 0; i < n && !c->failed; i++) {
+        char name[NAME_MAX_BYTES + 1];
+        if (!cursor_str(c, name, sizeof name))
+            break;
+        uint8_t type = cursor_u8(c);
+        if (c->failed || type >= FEATURE_TYPE_COUNT)
+            return err_set(ctx, ERR_CORRUPT, "schema: feature %u is damaged", i);
+        RETURN_NOT_OK(schema_add_feature(s, name, (enum feature_type)type, ctx));
+    }
+    return c->failed ? err_set(ctx, ERR_CORRUPT, "schema: the features are damaged") : ERR_OK;
+}
+
+static bool decode_settings(struct cursor *c, struct schema *s)
+{
+    if (!decode_names(c, &s->partition_by, &s->npartition) ||
+        !decode_names(c, &s->join_keys, &s->njoin))
+        return false;
+    s->event_time = (int32_t)cursor_u32(c);
+    s->created_time = (int32_t)cursor_u32(c);
+    uint8_t kind = cursor_u8(c);
+    s->index.kind = (enum index_kind)kind;
+    s->index.m = cursor_u32(c);
+    s->index.ef_construction = cursor_u32(c);
+    s->index.nlist = cursor_u32(c);
+    s->retention.versions = cursor_u32(c);
+    s->retention.hours = cursor_u32(c);
+    return !c->failed && kind <= INDEX_AUTO && s->event_time < (int32_t)s->nfeatures &&
+           s->created_time < (int32_t)s->nfeatures;
+}
+
+enum err schema_decode(struct cursor *c, struct schema **out, struct err_ctx *ctx)
+{
+    uint8_t key = cursor_u8(c), metric = cursor_u8(c);
+    uint32_t dim = cursor_u32(c);
+    if (c->failed || key > KEY_INT64 || metric > DIST_IP)
+        return err_set(ctx, ERR_CORRUPT, "schema: key type or metric is damaged");
+    struct schema *s;
+    RETURN_NOT_OK(schema_new((enum key_type)key, dim, (enum metric)metric, &s, ctx));
+    enum err e = decode_features(c, s, ctx);
+    if (e == ERR_OK && !decode_settings(c, s))
+        e = err_set(ctx, ERR_CORRUPT, "schema: the settings are damaged");
+    if (e == ERR_OK)
+        e = schema_seal(s, ctx);
+    if (e != ERR_OK) {
+        schema_release(s);
+        return e;
+    }
+    *out = s;
+    return ERR_OK;
+}

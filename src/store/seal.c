@@ -1,0 +1,339 @@
+/* Sealing: the tail becomes a segment file, the log a checkpoint.
+ *
+ *   rotate      commit lock: a new log file and a new active tail; remember head as `rotated`
+ *   write       no lock: each tail that is no longer active -> segments/<same id>.seg
+ *   swap        commit lock: head with the file in the tail's place; rows, numbers, dead rows as
+ *               they were; published once what head holds is durable
+ *   checkpoint  the manifest of `rotated`, every segment a file; then older logs and checkpoints go
+ *
+ * A crash or an error between any two steps leaves the older checkpoint and all logs since, which
+ * rebuild the tails in memory; the next sealing goes on where this one stopped. */
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/epoch.h"
+#include "base/log.h"
+#include "store/collection_internal.h"
+#include "store/segment_writer.h"
+
+enum {
+    LOG_BYTES_SOFT = 64 << 20,
+    IDLE_US = 1000 * 1000,
+    IDLE_ROWS_MIN = 1000, /* worth a segment of its own, so that it can be indexed ... */
+    IDLE_SHARE = 8, /* ... when it is this part of all rows: few segments, however many loads */
+    ROOM_WAIT_S = 30,
+};
+
+/* ---- writing a tail as a file ---- */
+
+static enum err write_rows(struct segment_writer *w, const struct segment *tail, uint32_t rows,
+                           struct err_ctx *ctx)
+{
+    struct row_builder rb;
+    RETURN_NOT_OK(row_builder_init(&rb, tail->schema, ctx));
+    enum err e = ERR_OK;
+    for (uint32_t row = 0; row < rows && e == ERR_OK; row++) {
+        row_from_segment(&rb, tail, row);
+        e = segment_writer_append(w, &rb.row, ctx);
+    }
+    row_builder_deinit(&rb);
+    if (e != ERR_OK)
+        return e;
+    uint32_t nruns;
+    const struct seq_run *runs = tail_runs(tail->tail, &nruns);
+    return segment_writer_finish(w, runs, nruns, ctx);
+}
+
+static enum err write_tail_file(struct collection *c, const struct segment *tail,
+                                struct segment **out, struct err_ctx *ctx)
+{
+    char staging[PATH_CAP], path[PATH_CAP], dir[PATH_CAP];
+    struct segment_writer *w;
+    segment_file_path(c, "staging", tail->id, staging, sizeof staging);
+    segment_file_path(c, "segments", tail->id, path, sizeof path);
+    RETURN_NOT_OK(segment_writer_new(c->io, staging, c->id, tail->id, tail->schema,
+                                     tail_bytes(tail), &w, ctx));
+    enum err e = write_rows(w, tail, tail_rows(tail), ctx);
+    segment_writer_free(w);
+    if (e == ERR_OK)
+        e = io_rename(c->io, staging, path, ctx);
+    if (e != ERR_OK) {
+        struct err_ctx why;
+        err_clear(&why);
+        if (io_unlink(c->io, staging, &why) != ERR_OK)
+            log_warn("%s stays behind until the next start: %s", staging, why.detail);
+        return e;
+    }
+    snprintf(dir, sizeof dir, "%s/segments", c->dir);
+    RETURN_NOT_OK(io_sync_dir(c->io, dir, ctx));
+    return segment_open(path, c->id, out, ctx);
+}
+
+/* ---- swapping ---- */
+
+struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment *old,
+                                  struct segment *file)
+{
+    size_t size = sizeof *s + s->nviews * sizeof s->views[0];
+    struct snapshot *copy = malloc(size);
+    if (!copy)
+        return NULL;
+    memcpy(copy, s, size);
+    atomic_init(&copy->refs, 1);
+    schema_acquire(copy->schema);
+    for (uint32_t i = 0; i < copy->nviews; i++) {
+        struct view *v = &copy->views[i];
+        if (v->segment == old) {
+            ASSERT(v->rows == file->rows);
+            v->segment = file;
+            copy->bytes += file->bytes - tail_bytes(old);
+        }
+        segment_acquire(v->segment);
+        if (v->dead)
+            mask_acquire(v->dead);
+    }
+    return copy;
+}
+
+/* Head with the file in it becomes visible once all that head holds is durable. */
+static enum err swap_in(struct collection *c, const struct segment *tail, struct segment *file,
+                        struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    struct snapshot *next = snapshot_replace(c->head, tail, file);
+    uint64_t ticket = c->last_ticket;
+    if (next) {
+        next->serial++;
+        snapshot_release(c->head);
+        c->head = snapshot_acquire(next);
+    }
+    pthread_mutex_unlock(&c->commit_lock);
+    if (!next)
+        return err_no_memory(ctx, sizeof *next);
+    enum err e = wal_wait(c->wal, ticket, ctx);
+    pthread_mutex_lock(&c->commit_lock);
+    if (e == ERR_OK)
+        collection_publish(c, next);
+    pthread_cond_broadcast(&c->sealed);
+    pthread_mutex_unlock(&c->commit_lock);
+    snapshot_release(next);
+    if (e == ERR_OK && c->hooks && c->hooks->segment_added)
+        c->hooks->segment_added(c->hooks->arg, c, file);
+    return e;
+}
+
+/* A tail in head that takes no more rows; referenced. */
+static struct segment *next_closed_tail(struct collection *c)
+{
+    struct segment *found = NULL;
+    pthread_mutex_lock(&c->commit_lock);
+    for (uint32_t i = 0; i < c->head->nviews && !found; i++) {
+        struct segment *s = c->head->views[i].segment;
+        if (s->tail && s != c->tail)
+            found = segment_acquire(s);
+    }
+    pthread_mutex_unlock(&c->commit_lock);
+    return found;
+}
+
+static enum err seal_closed_tails(struct collection *c, struct err_ctx *ctx)
+{
+    struct segment *tail, *file;
+    while ((tail = next_closed_tail(c))) {
+        enum err e = write_tail_file(c, tail, &file, ctx);
+        if (e == ERR_OK) {
+            e = swap_in(c, tail, file, ctx);
+            segment_release(file);
+        }
+        segment_release(tail);
+        RETURN_NOT_OK(e);
+    }
+    return ERR_OK;
+}
+
+/* ---- rotating ---- */
+
+static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
+{
+    struct segment *tail = NULL;
+    uint64_t number;
+    RETURN_NOT_OK(collection_check_writable(c, ctx));
+    if (tail_rows(c->tail))
+        RETURN_NOT_OK(
+            tail_new(atomic_fetch_add(&c->next_segment_id, 1), c->head->schema, &tail, ctx));
+    enum err e = wal_rotate(c->wal, &number, ctx);
+    if (e != ERR_OK) {
+        segment_release(tail);
+        return e;
+    }
+    if (tail) {
+        segment_release(c->tail);
+        c->tail = tail;
+    }
+    collection_publish(c, c->head);
+    snapshot_release(c->rotated);
+    c->rotated = snapshot_acquire(c->head);
+    c->rotated_number = number;
+    c->rotated_next_id = atomic_load(&c->next_segment_id);
+    c->rotated_group = wal_next_group(c->wal);
+    return ERR_OK;
+}
+
+static bool worth_rotating(struct collection *c)
+{
+    return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT;
+}
+
+/* ---- checkpoint ---- */
+
+static void fill_segments(struct checkpoint *cp, const struct snapshot *s)
+{
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct segment *seg = s->views[i].segment;
+        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows};
+        buf_put(&cp->segments, &ref, sizeof ref);
+    }
+}
+
+static bool fill_dead(struct checkpoint *cp, const struct snapshot *s, struct buf *blobs)
+{
+    /* The blobs move while they grow: note lengths first, addresses after. */
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (!s->views[i].dead)
+            continue;
+        size_t before = blobs->len;
+        if (!mask_encode(s->views[i].dead, blobs))
+            return false;
+        struct dead_ref d = {.segment = s->views[i].segment->id, .mask_len = blobs->len - before};
+        buf_put(&cp->dead, &d, sizeof d);
+    }
+    const uint8_t *at = blobs->data;
+    struct dead_ref *d = (struct dead_ref *)cp->dead.data;
+    for (size_t i = 0; i < cp->dead.len / sizeof *d; i++) {
+        d[i].mask = at;
+        at += d[i].mask_len;
+    }
+    return !blobs->failed && !cp->dead.failed && !cp->segments.failed;
+}
+
+static enum err encode_checkpoint(struct collection *c, struct buf *out, struct err_ctx *ctx)
+{
+    const struct snapshot *s = c->rotated;
+    struct buf blobs = {0};
+    struct checkpoint cp = {
+        .schema = schema_acquire(s->schema),
+        .meta = {.version = s->version,
+                 .time_us = s->time_us,
+                 .live_rows = s->rows,
+                 .live_vectors = s->vectors,
+                 .digest = s->digest},
+        .next_segment_id = c->rotated_next_id,
+        .first_group = c->rotated_group,
+    };
+    fill_segments(&cp, s);
+    bool ok = fill_dead(&cp, s, &blobs);
+    if (ok)
+        checkpoint_encode(&cp, c->id, out);
+    checkpoint_deinit(&cp);
+    buf_deinit(&blobs);
+    return ok && !out->failed ? ERR_OK : err_no_memory(ctx, out->len);
+}
+
+static void remove_superseded(struct collection *c, const char *log_dir)
+{
+    static const char *const suffixes[] = {"log", "ckpt"};
+    char path[PATH_CAP];
+    for (uint64_t n = c->rotated_number; n-- > 1;) {
+        bool any = false;
+        for (size_t i = 0; i < 2; i++) {
+            struct err_ctx why;
+            err_clear(&why);
+            wal_path(log_dir, n, suffixes[i], path, sizeof path);
+            any |= io_unlink(c->io, path, &why) == ERR_OK;
+        }
+        if (!any)
+            break;
+    }
+}
+
+static enum err write_checkpoint(struct collection *c, struct err_ctx *ctx)
+{
+    char dir[PATH_CAP - 64], path[PATH_CAP];
+    struct buf data = {0};
+    snprintf(dir, sizeof dir, "%s/log", c->dir);
+    wal_path(dir, c->rotated_number, "ckpt", path, sizeof path);
+    enum err e = encode_checkpoint(c, &data, ctx);
+    if (e == ERR_OK)
+        e = io_write_atomic(c->io, path, data.data, data.len, ctx);
+    buf_deinit(&data);
+    RETURN_NOT_OK(e);
+    remove_superseded(c, dir);
+    snapshot_release(c->rotated);
+    c->rotated = NULL;
+    return ERR_OK;
+}
+
+/* ---- the whole ---- */
+
+static enum err seal_locked(struct collection *c, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    enum err e = worth_rotating(c) ? rotate_locked(c, ctx) : ERR_OK;
+    pthread_mutex_unlock(&c->commit_lock);
+    if (e == ERR_OK)
+        e = seal_closed_tails(c, ctx);
+    if (e == ERR_OK && c->rotated)
+        e = write_checkpoint(c, ctx);
+    return e;
+}
+
+enum err collection_seal(struct collection *c, struct err_ctx *ctx)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    pthread_mutex_lock(&c->seal_lock);
+    enum err e = collection_dropped(c) ? ERR_OK : seal_locked(c, &why);
+    pthread_mutex_unlock(&c->seal_lock);
+
+    pthread_mutex_lock(&c->commit_lock);
+    snprintf(c->seal_error, sizeof c->seal_error, "%s", e == ERR_OK ? "" : why.detail);
+    pthread_cond_broadcast(&c->sealed);
+    pthread_mutex_unlock(&c->commit_lock);
+    return e == ERR_OK ? ERR_OK : err_set(ctx, e, "%s", why.detail);
+}
+
+bool collection_wants_seal(struct collection *c)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    uint32_t rows = tail_rows(c->tail);
+    bool idle = (int64_t)clock_mono_us() - c->last_commit_us > IDLE_US;
+    bool worth_indexing = c->head->schema->dim && c->head->schema->index.kind != INDEX_FLAT &&
+                          rows >= IDLE_ROWS_MIN && rows >= c->head->rows / IDLE_SHARE;
+    bool wants = rows >= TAIL_ROWS_SOFT || tail_bytes(c->tail) >= TAIL_BYTES_SOFT ||
+                 wal_bytes(c->wal) >= LOG_BYTES_SOFT || (idle && worth_indexing) ||
+                 c->seal_error[0];
+    pthread_mutex_unlock(&c->commit_lock);
+    return wants && !collection_dropped(c) && !collection_read_only(c);
+}
+
+static bool over_hard_limit(const struct collection *c)
+{
+    return tail_rows(c->tail) >= TAIL_ROWS_HARD || tail_bytes(c->tail) >= TAIL_BYTES_HARD;
+}
+
+enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ROOM_WAIT_S;
+    int rc = 0;
+    while (over_hard_limit(c) && rc == 0)
+        rc = pthread_cond_timedwait(&c->sealed, &c->commit_lock, &until);
+    if (!over_hard_limit(c))
+        return ERR_OK;
+    return err_set(ctx, c->seal_error[0] ? ERR_NO_SPACE : ERR_BUSY,
+                   "%u rows wait to be written to a segment file%s%s; try again soon",
+                   tail_rows(c->tail), c->seal_error[0] ? ": " : "", c->seal_error);
+}

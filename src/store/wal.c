@@ -1,0 +1,513 @@
+/* The commit log: group commit over a preallocated file.
+ *
+ * Two buffers: records gather in `pending` under the lock while the leader writes the other one
+ * without it. Tickets count records; `durable` is the last ticket that is on disk. The leader is
+ * whoever waits first while nobody writes; it takes all that is pending, so a group grows by itself
+ * with the number of waiting writers.
+ *
+ * The file is filled with zeros ahead of the writing point, in steps, so that a group's sync has no
+ * file size or extent to record; and a scan for the end of the log meets zeros.
+ *
+ * Failure: `failed` keeps the first error; every later call returns it. */
+#include "store/wal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+enum {
+    FILE_HEADER_BYTES = 4096,
+    GROUP_ALIGN = 64,
+    PREALLOCATE_MIN = 256 << 10,
+    PREALLOCATE_MAX = 8 << 20,
+    GROUP_BYTES_MAX = 1 << 30,
+};
+
+#define WAL_MAGIC "LSTNLOG\x1a"
+#define GROUP_MAGIC 0x50554f52474e5453ull
+
+struct file_header {
+    char magic[8];
+    uint32_t format_version;
+    uint32_t incompatible_flags;
+    uint8_t collection_id[16];
+    uint64_t number;
+    uint64_t first_group;
+    uint32_t reserved;
+    uint32_t crc;
+};
+
+struct group_header {
+    uint64_t magic;
+    uint8_t collection_id[16];
+    uint64_t group;
+    uint32_t payload; /* bytes behind the header, without the padding */
+    uint32_t records;
+    uint32_t payload_crc;
+    uint32_t crc; /* of the header before it */
+};
+
+struct wal {
+    struct io *io;
+    char *dir;
+    uint8_t collection_id[16];
+    pthread_mutex_t lock;
+    pthread_cond_t synced;
+    struct io_file *file;
+    uint64_t number;
+    uint64_t end;       /* where the next group goes */
+    uint64_t reserved;  /* where the queued groups end at the latest */
+    uint64_t allocated; /* zeros up to here */
+    uint64_t group;     /* the next group's number */
+    struct buf pending, writing;
+    uint32_t pending_records;
+    uint64_t queued, durable; /* tickets */
+    bool busy;                /* a leader writes */
+    struct err_ctx failed;
+    uint64_t groups_written, records_written;
+};
+
+void wal_path(const char *dir, uint64_t number, const char *suffix, char *out, size_t cap)
+{
+    snprintf(out, cap, "%s/%016llx.%s", dir, (unsigned long long)number, suffix);
+}
+
+static struct wal *wal_alloc(struct io *io, const char *dir, const uint8_t id[16])
+{
+    struct wal *w = calloc(1, sizeof *w);
+    if (!w || !(w->dir = strdup(dir))) {
+        free(w);
+        return NULL;
+    }
+    w->io = io;
+    memcpy(w->collection_id, id, sizeof w->collection_id);
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->synced, NULL);
+    err_clear(&w->failed);
+    return w;
+}
+
+void wal_close(struct wal *w)
+{
+    if (!w)
+        return;
+    io_file_close(w->file);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->synced);
+    buf_deinit(&w->pending);
+    buf_deinit(&w->writing);
+    free(w->dir);
+    free(w);
+}
+
+/* ---- files ---- */
+
+static void fill_file_header(const struct wal *w, uint64_t number, uint64_t first_group,
+                             uint8_t block[FILE_HEADER_BYTES])
+{
+    struct file_header h = {
+        .magic = WAL_MAGIC, .format_version = 1, .number = number, .first_group = first_group};
+    memcpy(h.collection_id, w->collection_id, sizeof h.collection_id);
+    h.crc = crc32c(0, &h, offsetof(struct file_header, crc));
+    memset(block, 0, FILE_HEADER_BYTES);
+    memcpy(block, &h, sizeof h);
+}
+
+/* Creates a new file, there with its header or not at all; w->file is replaced only on success. */
+static enum err start_file(struct wal *w, uint64_t number, uint64_t first_group,
+                           struct err_ctx *ctx)
+{
+    char path[4200];
+    uint8_t block[FILE_HEADER_BYTES];
+    struct io_file *f;
+    wal_path(w->dir, number, "log", path, sizeof path);
+    fill_file_header(w, number, first_group, block);
+    RETURN_NOT_OK(io_write_atomic(w->io, path, block, sizeof block, ctx));
+    RETURN_NOT_OK(io_file_open(w->io, path, IO_WRITE, &f, ctx));
+    io_file_close(w->file);
+    w->file = f;
+    w->number = number;
+    w->group = first_group;
+    w->end = w->reserved = w->allocated = FILE_HEADER_BYTES;
+    return ERR_OK;
+}
+
+enum err wal_create(struct io *io, const char *dir, const uint8_t collection_id[16],
+                    uint64_t number, uint64_t first_group, struct wal **out, struct err_ctx *ctx)
+{
+    struct wal *w = wal_alloc(io, dir, collection_id);
+    if (!w)
+        return err_no_memory(ctx, sizeof *w);
+    enum err e = start_file(w, number, first_group, ctx);
+    if (e != ERR_OK) {
+        wal_close(w);
+        return e;
+    }
+    *out = w;
+    return ERR_OK;
+}
+
+/* ---- appending ---- */
+
+static enum err zero_ahead(struct wal *w, uint64_t need, struct err_ctx *ctx)
+{
+    if (need <= w->allocated)
+        return ERR_OK;
+    uint64_t step = w->allocated < PREALLOCATE_MIN   ? PREALLOCATE_MIN
+                    : w->allocated > PREALLOCATE_MAX ? PREALLOCATE_MAX
+                                                     : w->allocated;
+    uint64_t upto = round_up(need + step, FILE_HEADER_BYTES);
+    size_t n = upto - w->allocated;
+    void *zeros = calloc(1, n);
+    if (!zeros)
+        return err_no_memory(ctx, n);
+    enum err e = io_file_write_sync(w->file, zeros, n, w->allocated, ctx);
+    free(zeros);
+    if (e == ERR_OK)
+        w->allocated = upto;
+    return e;
+}
+
+/* Room on disk for one more record, so that a full disk refuses a record before anything depends
+ * on it. The worst case is a group of its own. */
+static enum err reserve(struct wal *w, size_t n, struct err_ctx *ctx)
+{
+    uint64_t need = w->reserved + sizeof(struct group_header) + 4 + n + GROUP_ALIGN;
+    if (need > w->allocated) {
+        while (w->busy)
+            pthread_cond_wait(&w->synced, &w->lock);
+        RETURN_NOT_OK(zero_ahead(w, need, ctx));
+    }
+    if (n > GROUP_BYTES_MAX - w->pending.len)
+        return err_set(ctx, ERR_BUSY, "too much waits to be written to the log; try again soon");
+    if (!buf_reserve(&w->pending, n + 4 + sizeof(struct group_header) + GROUP_ALIGN)) {
+        w->pending.failed = false;
+        return err_no_memory(ctx, n);
+    }
+    w->reserved = need;
+    return ERR_OK;
+}
+
+enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticket,
+                    struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&w->lock);
+    enum err e = ERR_OK;
+    if (w->failed.code != ERR_OK)
+        e = err_set(ctx, ERR_UNAVAILABLE, "the log takes no more writes: %s", w->failed.detail);
+    if (e == ERR_OK)
+        e = reserve(w, n, ctx);
+    if (e == ERR_OK) {
+        if (w->pending.len == 0)
+            buf_put_zeros(&w->pending, sizeof(struct group_header));
+        buf_put_blob(&w->pending, record, n);
+        w->pending_records++;
+        *ticket = ++w->queued;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+static void seal_group(struct wal *w, struct buf *b, uint32_t records)
+{
+    struct group_header h = {.magic = GROUP_MAGIC, .group = w->group, .records = records};
+    memcpy(h.collection_id, w->collection_id, sizeof h.collection_id);
+    h.payload = (uint32_t)(b->len - sizeof h);
+    h.payload_crc = crc32c(0, b->data + sizeof h, h.payload);
+    h.crc = crc32c(0, &h, offsetof(struct group_header, crc));
+    memcpy(b->data, &h, sizeof h);
+}
+
+static enum err write_group(struct wal *w, uint32_t records, struct err_ctx *ctx)
+{
+    struct buf *b = &w->writing;
+    seal_group(w, b, records);
+    buf_align(b, GROUP_ALIGN);
+    ASSERT(!b->failed && w->end + b->len <= w->allocated);
+    RETURN_NOT_OK(io_file_write_sync(w->file, b->data, b->len, w->end, ctx));
+    w->end += b->len;
+    w->group++;
+    return ERR_OK;
+}
+
+/* Leads: writes all that is pending. Called with the lock, which is let go while writing. */
+static void lead(struct wal *w)
+{
+    w->busy = true;
+    struct buf taken = w->pending;
+    w->pending = w->writing;
+    buf_reset(&w->pending);
+    w->writing = taken;
+    uint32_t records = w->pending_records;
+    uint64_t upto = w->queued;
+    w->pending_records = 0;
+    pthread_mutex_unlock(&w->lock);
+
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    enum err e = write_group(w, records, &ctx);
+
+    pthread_mutex_lock(&w->lock);
+    w->busy = false;
+    if (e == ERR_OK) {
+        w->durable = upto;
+        w->groups_written++;
+        w->records_written += records;
+        if (w->pending.len == 0)
+            w->reserved = w->end;
+    } else {
+        ctx.code = e;
+        w->failed = ctx;
+        log_error("%s: the log failed and takes no more writes: %s", w->dir, ctx.detail);
+    }
+    pthread_cond_broadcast(&w->synced);
+}
+
+static enum err wait_locked(struct wal *w, uint64_t ticket, struct err_ctx *ctx)
+{
+    while (w->durable < ticket && w->failed.code == ERR_OK) {
+        if (w->busy)
+            pthread_cond_wait(&w->synced, &w->lock);
+        else
+            lead(w);
+    }
+    if (w->durable >= ticket)
+        return ERR_OK;
+    return err_set(ctx, w->failed.code, "the commit could not be written to the log: %s",
+                   w->failed.detail);
+}
+
+enum err wal_wait(struct wal *w, uint64_t ticket, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&w->lock);
+    enum err e = wait_locked(w, ticket, ctx);
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&w->lock);
+    enum err e = wait_locked(w, w->queued, ctx);
+    if (e == ERR_OK)
+        e = start_file(w, w->number + 1, w->group, ctx);
+    if (e == ERR_OK)
+        *number = w->number;
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+uint64_t wal_number(const struct wal *w)
+{
+    return w->number;
+}
+
+uint64_t wal_bytes(struct wal *w)
+{
+    pthread_mutex_lock(&w->lock);
+    uint64_t n = w->end;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+uint64_t wal_next_group(struct wal *w)
+{
+    pthread_mutex_lock(&w->lock);
+    uint64_t n = w->group;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+void wal_stats(struct wal *w, uint64_t *groups, uint64_t *records)
+{
+    pthread_mutex_lock(&w->lock);
+    *groups = w->groups_written;
+    *records = w->records_written;
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- reading ---- */
+
+static enum err check_file_header(const struct file_header *h, const char *path,
+                                  struct err_ctx *ctx)
+{
+    if (memcmp(h->magic, WAL_MAGIC, sizeof h->magic) != 0 ||
+        h->crc != crc32c(0, h, offsetof(struct file_header, crc)))
+        return err_set(ctx, ERR_CORRUPT, "%s: the log file's header is damaged", path);
+    if (h->format_version != 1 || h->incompatible_flags)
+        return err_set(ctx, ERR_CORRUPT, "%s: written by another version (format %u, flags %x)",
+                       path, h->format_version, h->incompatible_flags);
+    return ERR_OK;
+}
+
+enum err wal_read_id(struct io *io, const char *dir, uint64_t number, uint8_t id[16],
+                     struct err_ctx *ctx)
+{
+    char path[4200];
+    struct io_file *f;
+    struct file_header h;
+    wal_path(dir, number, "log", path, sizeof path);
+    RETURN_NOT_OK(io_file_open(io, path, IO_READ, &f, ctx));
+    enum err e = io_file_read(f, &h, sizeof h, 0, ctx);
+    io_file_close(f);
+    if (e == ERR_OK)
+        e = check_file_header(&h, path, ctx);
+    if (e == ERR_OK)
+        memcpy(id, h.collection_id, 16);
+    return e;
+}
+
+/* True when a whole, intact group of this collection stands at data[0, n). */
+static bool group_valid(const struct wal *w, const uint8_t *data, size_t n, struct group_header *h)
+{
+    if (n < sizeof *h)
+        return false;
+    memcpy(h, data, sizeof *h);
+    return h->magic == GROUP_MAGIC && memcmp(h->collection_id, w->collection_id, 16) == 0 &&
+           h->crc == crc32c(0, h, offsetof(struct group_header, crc)) &&
+           h->payload <= n - sizeof *h && h->payload_crc == crc32c(0, data + sizeof *h, h->payload);
+}
+
+static enum err replay_group(const uint8_t *payload, const struct group_header *h, const char *path,
+                             wal_replay_fn fn, void *arg, struct err_ctx *ctx)
+{
+    struct cursor c = cursor_over(payload, h->payload);
+    for (uint32_t i = 0; i < h->records; i++) {
+        size_t n;
+        const void *record = cursor_blob(&c, &n);
+        if (!record)
+            return err_set(ctx, ERR_CORRUPT, "%s: group %llu does not hold its %u records", path,
+                           (unsigned long long)h->group, h->records);
+        RETURN_NOT_OK(fn(arg, record, n, ctx));
+    }
+    return ERR_OK;
+}
+
+/* Behind the end of the valid groups nothing valid may follow. */
+static enum err check_nothing_follows(const struct wal *w, const uint8_t *data, size_t n,
+                                      size_t from, const char *path, struct err_ctx *ctx)
+{
+    struct group_header h;
+    for (size_t at = from; at + sizeof h <= n; at += GROUP_ALIGN) {
+        if (group_valid(w, data + at, n - at, &h) && h.group >= w->group)
+            return err_set(ctx, ERR_CORRUPT,
+                           "%s: the group at offset %zu is damaged, but a valid one follows at "
+                           "offset %zu",
+                           path, from, at);
+    }
+    return ERR_OK;
+}
+
+static enum err replay_data(struct wal *w, const uint8_t *data, size_t n, const char *path,
+                            wal_replay_fn fn, void *arg, struct err_ctx *ctx)
+{
+    struct group_header h;
+    size_t at = FILE_HEADER_BYTES;
+    while (group_valid(w, data + at, n - at, &h) && h.group == w->group) {
+        RETURN_NOT_OK(replay_group(data + at + sizeof h, &h, path, fn, arg, ctx));
+        w->group++;
+        at += round_up(sizeof h + h.payload, GROUP_ALIGN);
+        if (at > n)
+            at = n;
+    }
+    w->end = w->reserved = at;
+    return check_nothing_follows(w, data, n, at, path, ctx);
+}
+
+static enum err load_file(struct io_file *f, uint8_t **data, uint64_t *n, const char *path,
+                          struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(io_file_size(f, n, ctx));
+    if (*n < FILE_HEADER_BYTES)
+        return err_set(ctx, ERR_CORRUPT, "%s: the log file is too short", path);
+    *data = malloc(*n);
+    if (!*data)
+        return err_no_memory(ctx, *n);
+    enum err e = io_file_read(f, *data, *n, 0, ctx);
+    if (e != ERR_OK)
+        free(*data);
+    return e;
+}
+
+static enum err replay_file(struct wal *w, struct io_file *f, uint64_t number, bool first,
+                            wal_replay_fn fn, void *arg, struct err_ctx *ctx)
+{
+    char path[4200];
+    uint8_t *data;
+    uint64_t n;
+    wal_path(w->dir, number, "log", path, sizeof path);
+    RETURN_NOT_OK(load_file(f, &data, &n, path, ctx));
+    struct file_header h;
+    memcpy(&h, data, sizeof h);
+    enum err e = check_file_header(&h, path, ctx);
+    if (e == ERR_OK && (h.number != number || memcmp(h.collection_id, w->collection_id, 16) != 0))
+        e = err_set(ctx, ERR_CORRUPT, "%s: belongs to another log", path);
+    if (e == ERR_OK && !first && h.first_group != w->group)
+        e = err_set(ctx, ERR_CORRUPT, "%s: starts at group %llu, but the log goes on at %llu", path,
+                    (unsigned long long)h.first_group, (unsigned long long)w->group);
+    if (e == ERR_OK) {
+        w->group = h.first_group;
+        w->number = number;
+        w->allocated = n;
+        e = replay_data(w, data, n, path, fn, arg, ctx);
+    }
+    free(data);
+    return e;
+}
+
+/* The bytes of a torn last group are wiped before anything is written behind them. */
+static enum err wipe_end(struct wal *w, struct err_ctx *ctx)
+{
+    if (w->end == w->allocated)
+        return ERR_OK;
+    size_t n = w->allocated - w->end;
+    uint8_t *tail = malloc(n);
+    if (!tail)
+        return err_no_memory(ctx, n);
+    enum err e = io_file_read(w->file, tail, n, w->end, ctx);
+    bool torn = false;
+    for (size_t i = 0; e == ERR_OK && i < n && !torn; i++)
+        torn = tail[i] != 0;
+    if (torn) {
+        log_warn("%s: a torn group at the end of log %llu (offset %llu) is cut off; it was never "
+                 "acknowledged",
+                 w->dir, (unsigned long long)w->number, (unsigned long long)w->end);
+        memset(tail, 0, n);
+        e = io_file_write_sync(w->file, tail, n, w->end, ctx);
+    }
+    free(tail);
+    return e;
+}
+
+enum err wal_open(struct io *io, const char *dir, const uint8_t collection_id[16], uint64_t number,
+                  wal_replay_fn fn, void *arg, struct wal **out, struct err_ctx *ctx)
+{
+    struct wal *w = wal_alloc(io, dir, collection_id);
+    if (!w)
+        return err_no_memory(ctx, sizeof *w);
+    enum err e = ERR_OK;
+    for (uint64_t at = number; e == ERR_OK; at++) {
+        char path[4200];
+        struct io_file *f;
+        wal_path(dir, at, "log", path, sizeof path);
+        if (at > number && access(path, F_OK) != 0 && errno == ENOENT)
+            break;
+        e = io_file_open(io, path, IO_WRITE, &f, ctx);
+        if (e != ERR_OK)
+            break;
+        io_file_close(w->file);
+        w->file = f;
+        e = replay_file(w, f, at, at == number, fn, arg, ctx);
+    }
+    if (e == ERR_OK)
+        e = wipe_end(w, ctx);
+    if (e != ERR_OK) {
+        wal_close(w);
+        return e;
+    }
+    *out = w;
+    return ERR_OK;
+}

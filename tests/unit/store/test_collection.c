@@ -1,0 +1,457 @@
+/* Commits, duplicates, partial rows, deletes, sealing and restarts of one collection, on both io
+ * backends and both key types. */
+#include "store_fixture.h"
+
+#include <pthread.h>
+
+struct param {
+    enum io_backend backend;
+    enum key_type key;
+};
+
+static struct param params[] = {
+    {IO_POSIX, KEY_STRING}, {IO_POSIX, KEY_INT64}, {IO_AUTO, KEY_STRING}, {IO_AUTO, KEY_INT64}};
+
+static struct digest digest_of(struct collection *c)
+{
+    epoch_enter();
+    struct digest d = collection_snapshot(c)->digest;
+    epoch_leave();
+    return d;
+}
+
+static uint64_t rows_of(struct collection *c)
+{
+    epoch_enter();
+    uint64_t n = collection_snapshot(c)->rows;
+    epoch_leave();
+    return n;
+}
+
+static void small_and_large_loads_survive_reopening(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    struct commit_result r = load_range(f, c, LOAD_UPSERT, 0, 100, 0);
+    assert_int_equal(r.version, 1);
+    assert_int_equal(r.inserted, 100);
+    r = load_range(f, c, LOAD_UPSERT, 50, 40050, 7); /* spills into a segment file */
+    assert_int_equal(r.version, 2);
+    assert_int_equal(r.inserted, 39950);
+    assert_int_equal(r.updated, 50);
+    r = load_range(f, c, LOAD_UPSERT, 40000, 40100, 9);
+    assert_int_equal(r.updated, 50);
+    struct digest before = digest_of(c);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(rows_of(c), 40100);
+        expect_row(c, 0, 0);
+        expect_row(c, 50, 57);
+        expect_row(c, 39999, 40006);
+        expect_row(c, 40000, 40009);
+        expect_row(c, 40099, 40108);
+        assert_false(has_key(c, 40100));
+        struct digest now = digest_of(c);
+        assert_true(now.lo == before.lo && now.hi == before.hi);
+        fixture_reopen(f);
+        c = fixture_find(f, "c");
+    }
+    fixture_free(f);
+}
+
+static void sealing_renumbers_nothing(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 500, 0);
+    load_range(f, c, LOAD_UPSERT, 100, 200, 1);
+    epoch_enter();
+    struct snapshot *old = snapshot_acquire(collection_snapshot(c));
+    struct row_ref a, b;
+    assert_true(find_ref(old, 150, &a));
+    epoch_leave();
+    OK(collection_seal(c, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 400, 600, 2);
+    epoch_enter();
+    const struct snapshot *s = collection_snapshot(c);
+    assert_true(find_ref(s, 150, &b));
+    assert_null(s->views[b.view].segment->tail);
+    assert_int_equal(s->views[b.view].segment->id, old->views[a.view].segment->id);
+    assert_int_equal(a.row, b.row);
+    uint64_t version, ordinal;
+    segment_seq(s->views[b.view].segment, b.row, &version, &ordinal);
+    assert_int_equal(version, 2);
+    assert_int_equal(ordinal, 50);
+    epoch_leave();
+    snapshot_release(old);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(rows_of(c), 600);
+        expect_row(c, 99, 99);
+        expect_row(c, 150, 151);
+        expect_row(c, 400, 402);
+        expect_row(c, 599, 601);
+        fixture_reopen(f);
+        c = fixture_find(f, "c");
+        OK(collection_seal(c, &f->ctx));
+    }
+    fixture_free(f);
+}
+
+static void absent_keeps_and_null_clears(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 10, 0);
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    struct commit_result r;
+    int64_t count = 77;
+    for (int64_t key = 4; key <= 12; key += 4) { /* 4 and 8 exist, 12 does not */
+        if (p->key == KEY_INT64) {
+            OK(batch_row_int(b, key, &f->ctx));
+        } else {
+            char text[16];
+            snprintf(text, sizeof text, "k%lld", (long long)key);
+            OK(batch_row_str(b, text, strlen(text), &f->ctx));
+        }
+        OK(batch_set(b, COUNT, &count, sizeof count, &f->ctx));
+        OK(batch_set_null(b, PRICE, &f->ctx));
+    }
+    OK(load_add(l, b, &f->ctx));
+    OK(load_commit(l, &r, &f->ctx));
+    assert_int_equal(r.updated, 2);
+    assert_int_equal(r.inserted, 1);
+    batch_free(b);
+    load_free(l);
+    epoch_enter();
+    const struct snapshot *s = collection_snapshot(c);
+    struct row_ref ref;
+    size_t len;
+    assert_true(find_ref(s, 8, &ref));
+    const struct segment *seg = s->views[ref.view].segment;
+    assert_null(segment_cell(seg, ref.row, PRICE, &len));
+    assert_int_equal(*(const int64_t *)segment_cell(seg, ref.row, COUNT, &len), 77);
+    assert_memory_equal(segment_cell(seg, ref.row, NAME, &len), "n8", 2);
+    assert_true(segment_vector(seg, ref.row)[0] == 8);
+    assert_true(find_ref(s, 12, &ref));
+    seg = s->views[ref.view].segment;
+    assert_null(segment_vector(seg, ref.row));
+    assert_null(segment_cell(seg, ref.row, NAME, &len));
+    assert_int_equal(s->vectors, 10);
+    assert_int_equal(s->rows, 11);
+    epoch_leave();
+    fixture_free(f);
+}
+
+/* A large partial upsert is prepared; meanwhile another commit changes rows that it completes. The
+ * load must keep the newer cells. */
+static void a_partial_load_sees_commits_that_land_meanwhile(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    enum { N = 20000 };
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, N, 0);
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    struct commit_result r;
+    float price = 0.25f;
+    for (int64_t key = 0; key < N; key++) {
+        if (p->key == KEY_INT64) {
+            OK(batch_row_int(b, key, &f->ctx));
+        } else {
+            char text[16];
+            snprintf(text, sizeof text, "k%lld", (long long)key);
+            OK(batch_row_str(b, text, strlen(text), &f->ctx));
+        }
+        OK(batch_set(b, PRICE, &price, sizeof price, &f->ctx));
+    }
+    OK(load_add(l, b, &f->ctx)); /* more than a load holds in memory: completed now */
+    load_range(f, c, LOAD_UPSERT, 100, 110, 1000000);
+    OK(load_commit(l, &r, &f->ctx));
+    assert_int_equal(r.updated, N);
+    batch_free(b);
+    load_free(l);
+    struct digest before = digest_of(c);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(rows_of(c), N);
+        expect_row(c, 99, 99);
+        expect_row(c, 105, 1000105);
+        expect_row(c, N - 1, N - 1);
+        epoch_enter();
+        struct row_ref ref;
+        size_t len;
+        const struct snapshot *s = collection_snapshot(c);
+        for (int64_t key = 95; key < 115; key++) {
+            assert_true(find_ref(s, key, &ref));
+            const float *cell = segment_cell(s->views[ref.view].segment, ref.row, PRICE, &len);
+            assert_non_null(cell);
+            assert_true(*cell == price);
+        }
+        assert_int_equal(s->vectors, N);
+        assert_true(s->digest.lo == before.lo && s->digest.hi == before.hi);
+        epoch_leave();
+        fixture_reopen(f);
+        c = fixture_find(f, "c");
+    }
+    fixture_free(f);
+}
+
+/* The digest of a content does not depend on the way it came about. */
+static void the_digest_tells_content_not_history(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *a = fixture_create(f, "a", p->key), *b = fixture_create(f, "b", p->key);
+    load_range(f, a, LOAD_UPSERT, 0, 30000, 5);
+    for (int64_t from = 0; from < 30000; from += 10000)
+        load_range(f, b, LOAD_UPSERT, from, from + 10000, from == 10000 ? 4 : 5);
+    struct digest x = digest_of(a), y = digest_of(b);
+    assert_false(x.lo == y.lo && x.hi == y.hi);
+    load_range(f, b, LOAD_UPSERT, 10000, 20000, 5);
+    y = digest_of(b);
+    assert_true(x.lo == y.lo && x.hi == y.hi);
+    fixture_free(f);
+}
+
+static void append_refuses_keys_that_exist(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_APPEND, 0, 30000, 0);
+    for (int large = 0; large < 2; large++) {
+        struct load *l = begin(f, c, LOAD_APPEND);
+        struct batch *b = new_batch(f, l);
+        struct commit_result r;
+        int64_t n = large ? 40000 : 3;
+        for (int64_t key = 30000; key < 30000 + n; key++)
+            put_row(f, b, key == 30002 ? 17 : key, key);
+        OK(load_add(l, b, &f->ctx));
+        assert_int_equal(load_commit(l, &r, &f->ctx), ERR_UNPROCESSABLE);
+        assert_int_equal(f->ctx.row, 2);
+        assert_string_equal(f->ctx.field, "key");
+        batch_free(b);
+        load_free(l);
+        assert_int_equal(rows_of(c), 30000);
+        assert_false(has_key(c, 30000));
+    }
+    load_range(f, c, LOAD_APPEND, 30000, 30010, 0);
+    assert_int_equal(rows_of(c), 30010);
+    fixture_free(f);
+}
+
+static void duplicates_are_named_or_the_last_wins(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    for (int large = 0; large < 2; large++) {
+        for (int last = 0; last < 2; last++) {
+            struct load_options o = {
+                .mode = LOAD_UPSERT, .expected_version = -1, .duplicates_last = last};
+            struct load *l;
+            struct commit_result r;
+            OK(load_new(c, &o, &l, &f->ctx));
+            struct batch *b = new_batch(f, l);
+            int64_t n = large ? 30000 : 10;
+            for (int64_t key = 0; key < n; key++)
+                put_row(f, b, key, key);
+            put_row(f, b, 3, 1000);
+            put_row(f, b, 3, 2000);
+            OK(load_add(l, b, &f->ctx));
+            enum err e = load_commit(l, &r, &f->ctx);
+            if (last) {
+                assert_int_equal(e, ERR_OK);
+                assert_int_equal(r.rows, n + 2);
+                assert_int_equal(r.inserted + r.updated, n);
+                assert_int_equal(rows_of(c), n);
+                expect_row(c, 3, 2000);
+                expect_row(c, 4, 4);
+            } else {
+                char both[64];
+                snprintf(both, sizeof both, "rows 3 and %lld", (long long)n);
+                assert_int_equal(e, ERR_UNPROCESSABLE);
+                assert_non_null(strstr(f->ctx.detail, both));
+                assert_int_equal(f->ctx.row, n);
+            }
+            batch_free(b);
+            load_free(l);
+        }
+    }
+    fixture_reopen(f);
+    c = fixture_find(f, "c");
+    expect_row(c, 3, 2000);
+    assert_int_equal(rows_of(c), 30000);
+    fixture_free(f);
+}
+
+static void deletes_count_once_and_stay_deleted(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 30000, 0);     /* a file */
+    load_range(f, c, LOAD_UPSERT, 30000, 30010, 0); /* the tail */
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    int64_t keys[] = {5, 30005, 5, 99999999};
+    for (int i = 0; i < 4; i++)
+        put_row(f, b, keys[i], 0);
+    struct commit_result r;
+    struct load_options o = {.expected_version = -1};
+    OK(collection_delete_keys(c, b, &o, &r, &f->ctx));
+    assert_int_equal(r.deleted, 2);
+    batch_free(b);
+    load_free(l);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(rows_of(c), 30008);
+        assert_false(has_key(c, 5));
+        assert_false(has_key(c, 30005));
+        expect_row(c, 6, 6);
+        if (round == 1)
+            OK(collection_seal(c, &f->ctx));
+        fixture_reopen(f);
+        c = fixture_find(f, "c");
+    }
+    load_range(f, c, LOAD_APPEND, 5, 6, 0); /* a deleted key is new again */
+    expect_row(c, 5, 5);
+    fixture_free(f);
+}
+
+static void expected_version_guards(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 3, 0);
+    struct load_options o = {.mode = LOAD_UPSERT, .expected_version = 0};
+    struct load *l;
+    struct commit_result r;
+    OK(load_new(c, &o, &l, &f->ctx));
+    assert_int_equal(load_commit(l, &r, &f->ctx), ERR_PRECONDITION);
+    load_free(l);
+    o.expected_version = 1;
+    OK(load_new(c, &o, &l, &f->ctx));
+    OK(load_commit(l, &r, &f->ctx)); /* no rows: a version all the same */
+    assert_int_equal(r.version, 2);
+    load_free(l);
+    fixture_free(f);
+}
+
+static void a_recreated_collection_goes_on_numbering(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 3, 0);
+    load_range(f, c, LOAD_UPSERT, 0, 3, 1);
+    OK(catalog_drop(f->cat, "c", &f->ctx));
+    assert_int_equal(catalog_find(f->cat, "c", &c, &f->ctx), ERR_NOT_FOUND);
+    c = fixture_create(f, "c", p->key);
+    assert_int_equal(rows_of(c), 0);
+    assert_int_equal(load_range(f, c, LOAD_UPSERT, 0, 3, 0).version, 3);
+    fixture_reopen(f);
+    c = fixture_find(f, "c");
+    assert_int_equal(load_range(f, c, LOAD_UPSERT, 0, 3, 0).version, 4);
+    fixture_free(f);
+}
+
+struct writer_arg {
+    struct fixture *f;
+    struct collection *c;
+    int64_t first;
+};
+
+static void *write_many(void *arg)
+{
+    struct writer_arg *w = arg;
+    struct fixture own = *w->f;
+    for (int64_t i = 0; i < 200; i++)
+        load_range(&own, w->c, LOAD_UPSERT, w->first + i, w->first + i + 1, 3);
+    return NULL;
+}
+
+static void writers_share_syncs_and_readers_see_whole_versions(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    enum { WRITERS = 8 };
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    pthread_t threads[WRITERS];
+    struct writer_arg args[WRITERS];
+    for (int i = 0; i < WRITERS; i++) {
+        args[i] = (struct writer_arg){f, c, i * 1000};
+        assert_int_equal(pthread_create(&threads[i], NULL, write_many, &args[i]), 0);
+    }
+    uint64_t last = 0;
+    while (last < WRITERS * 200) {
+        epoch_enter();
+        const struct snapshot *s = collection_snapshot(c);
+        assert_true(s->version >= last);
+        assert_int_equal(s->rows, s->version); /* each commit inserts one row */
+        last = s->version;
+        epoch_leave();
+        if (last == 700)
+            OK(collection_seal(c, &f->ctx));
+    }
+    for (int i = 0; i < WRITERS; i++)
+        pthread_join(threads[i], NULL);
+    fixture_reopen(f);
+    c = fixture_find(f, "c");
+    assert_int_equal(rows_of(c), WRITERS * 200);
+    for (int i = 0; i < WRITERS; i++)
+        expect_row(c, i * 1000 + 199, i * 1000 + 202);
+    fixture_free(f);
+}
+
+int main(void)
+{
+    static void (*const tests[])(void **) = {
+        small_and_large_loads_survive_reopening,
+        sealing_renumbers_nothing,
+        absent_keeps_and_null_clears,
+        a_partial_load_sees_commits_that_land_meanwhile,
+        the_digest_tells_content_not_history,
+        append_refuses_keys_that_exist,
+        duplicates_are_named_or_the_last_wins,
+        deletes_count_once_and_stay_deleted,
+        expected_version_guards,
+        a_recreated_collection_goes_on_numbering,
+        writers_share_syncs_and_readers_see_whole_versions,
+    };
+    static const char *const names[] = {
+        "small_and_large_loads_survive_reopening",
+        "sealing_renumbers_nothing",
+        "absent_keeps_and_null_clears",
+        "a_partial_load_sees_commits_that_land_meanwhile",
+        "the_digest_tells_content_not_history",
+        "append_refuses_keys_that_exist",
+        "duplicates_are_named_or_the_last_wins",
+        "deletes_count_once_and_stay_deleted",
+        "expected_version_guards",
+        "a_recreated_collection_goes_on_numbering",
+        "writers_share_syncs_and_readers_see_whole_versions",
+    };
+    enum { NT = sizeof tests / sizeof *tests, NP = sizeof params / sizeof *params };
+    struct CMUnitTest all[NT * NP];
+    for (size_t t = 0; t < NT; t++) {
+        for (size_t i = 0; i < NP; i++)
+            all[t * NP + i] = (struct CMUnitTest){
+                .name = names[t], .test_func = tests[t], .initial_state = &params[i]};
+    }
+    return cmocka_run_group_tests(all, NULL, NULL);
+}
