@@ -26,6 +26,9 @@ WARN_UNUSED enum err io_new(enum io_backend which, struct io **out, struct err_c
 void io_free(struct io *io);
 const char *io_backend_name(const struct io *io); /* "io_uring" or "posix" */
 
+/* A path that does not exist is ERR_NOT_FOUND, one that must not exist and does ERR_CONFLICT; other
+ * failures are ERR_IO, ERR_NO_SPACE or ERR_NO_MEMORY. */
+
 /* ---- plain files: logs, checkpoints, small control files ---- */
 
 enum io_open_mode {
@@ -62,13 +65,13 @@ WARN_UNUSED enum err io_unlink(struct io *io, const char *path, struct err_ctx *
 WARN_UNUSED enum err io_mkdir(struct io *io, const char *path, struct err_ctx *ctx);
 WARN_UNUSED enum err io_sync_dir(struct io *io, const char *path, struct err_ctx *ctx);
 /* Writes a whole small file so that it is there complete or not at all: temp name in the same
- * directory, write, sync, rename, directory sync. */
+ * directory (PATH.tmp), write, sync, rename, directory sync. One writer a path at a time. */
 WARN_UNUSED enum err io_write_atomic(struct io *io, const char *path, const void *data, size_t n,
                                      struct err_ctx *ctx);
 
 /* ---- streams: sequential bulk writing of one new file ---- */
 
-/* Creates `path` (must not exist). `size_hint` bytes are allocated at once (0: unknown; it grows in
+/* Creates `path` (must not exist; a failed open leaves nothing behind). `size_hint` bytes are allocated at once (0: unknown; it grows in
  * large steps). ENOSPC shows here or at a later put as ERR_NO_SPACE. */
 WARN_UNUSED enum err io_stream_open(struct io *io, const char *path, uint64_t size_hint,
                                     struct io_stream **out, struct err_ctx *ctx);

@@ -227,10 +227,7 @@ static enum err write_group(struct wal *w, uint32_t records, struct err_ctx *ctx
     seal_group(w, b, records);
     buf_align(b, GROUP_ALIGN);
     ASSERT(!b->failed && w->end + b->len <= w->allocated);
-    RETURN_NOT_OK(io_file_write_sync(w->file, b->data, b->len, w->end, ctx));
-    w->end += b->len;
-    w->group++;
-    return ERR_OK;
+    return io_file_write_sync(w->file, b->data, b->len, w->end, ctx);
 }
 
 /* Leads: writes all that is pending. Called with the lock, which is let go while writing. */
@@ -254,6 +251,8 @@ static void lead(struct wal *w)
     w->busy = false;
     if (e == ERR_OK) {
         w->durable = upto;
+        w->end += w->writing.len;
+        w->group++;
         w->groups_written++;
         w->records_written += records;
         if (w->pending.len == 0)

@@ -115,7 +115,7 @@ static void absent_keeps_and_null_clears(void **state)
         if (p->key == KEY_INT64) {
             OK(batch_row_int(b, key, &f->ctx));
         } else {
-            char text[16];
+            char text[32];
             snprintf(text, sizeof text, "k%lld", (long long)key);
             OK(batch_row_str(b, text, strlen(text), &f->ctx));
         }
@@ -166,7 +166,7 @@ static void a_partial_load_sees_commits_that_land_meanwhile(void **state)
         if (p->key == KEY_INT64) {
             OK(batch_row_int(b, key, &f->ctx));
         } else {
-            char text[16];
+            char text[32];
             snprintf(text, sizeof text, "k%lld", (long long)key);
             OK(batch_row_str(b, text, strlen(text), &f->ctx));
         }

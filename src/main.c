@@ -1,0 +1,313 @@
+/* loadstoned: parse arguments, wire the layers, wait for a signal, stop in order.
+ *
+ *   start:  io -> indexer -> catalog (which calls the indexer for every segment) -> server
+ *   stop:   server -> indexer -> catalog -> io
+ *
+ * Threads: the main thread waits on an event that the signal handler raises; everything else runs
+ * on threads of the layers.
+ *
+ * Failure: what keeps the daemon from starting is one sentence on standard error and exit status 1;
+ * a wrong command line is status 2. */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "api/server.h"
+#include "base/epoch.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "index/index.h"
+#include "io/io.h"
+#include "store/catalog.h"
+
+enum { EXIT_USAGE = 2, THREADS_MAX = 1024 };
+
+static const char usage[] =
+    "usage: loadstoned serve --data DIR [options]   serve the collections under DIR\n"
+    "       loadstoned --version | --help\n"
+    "\n"
+    "  --data DIR           where the collections live; made when missing\n"
+    "  --listen HOST:PORT   address to listen on (127.0.0.1:7700); port 0 takes a free one\n"
+    "  --allow-remote       listen on an address that other machines reach, without access "
+    "control\n"
+    "  --port-file FILE     write the port there once listening\n"
+    "  --threads N          HTTP threads (one a core)\n"
+    "  --build-threads N    threads of an index build (all cores)\n"
+    "  --limit NAME=VALUE   set a limit; GET /v1/limits lists them\n"
+    "  --log-level LEVEL    debug, info, warn or error (info)\n"
+    "\n"
+    "LOADSTONE_IO=uring|posix picks the way files are written; without it io_uring is probed.\n";
+
+struct settings {
+    const char *data;
+    const char *listen;
+    const char *port_file;
+    bool allow_remote;
+    unsigned threads;
+    unsigned build_threads;
+    struct limits limits;
+};
+
+struct daemon {
+    struct io *io;
+    struct indexer *indexer;
+    struct catalog *catalog;
+    struct server *server;
+};
+
+/* ---- arguments ---- */
+
+static int usage_error(const char *fmt, const char *arg)
+{
+    fprintf(stderr, "loadstoned: ");
+    fprintf(stderr, fmt, arg);
+    fprintf(stderr, "; loadstoned --help lists the options\n");
+    return EXIT_USAGE;
+}
+
+static bool parse_threads(const char *text, unsigned *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long n = strtoul(text, &end, 10);
+    if (errno || end == text || *end || n < 1 || n > THREADS_MAX)
+        return false;
+    *out = (unsigned)n;
+    return true;
+}
+
+static bool parse_log_level(const char *text)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            log_set_level((enum log_level)i);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_limit(struct settings *s, const char *value)
+{
+    struct err_ctx err;
+    err_clear(&err);
+    if (limits_set(&s->limits, value, &err) == ERR_OK)
+        return true;
+    fprintf(stderr, "loadstoned: %s\n", err.detail);
+    return false;
+}
+
+/* An option with its value; 0 when it is taken. */
+static int parse_option(struct settings *s, const char *name, const char *value)
+{
+    bool ok = true;
+    if (strcmp(name, "--data") == 0)
+        s->data = value;
+    else if (strcmp(name, "--listen") == 0)
+        s->listen = value;
+    else if (strcmp(name, "--port-file") == 0)
+        s->port_file = value;
+    else if (strcmp(name, "--threads") == 0)
+        ok = parse_threads(value, &s->threads);
+    else if (strcmp(name, "--build-threads") == 0)
+        ok = parse_threads(value, &s->build_threads);
+    else if (strcmp(name, "--log-level") == 0)
+        ok = parse_log_level(value);
+    else if (strcmp(name, "--limit") == 0)
+        return parse_limit(s, value) ? 0 : EXIT_USAGE;
+    else
+        return usage_error("unknown option '%s'", name);
+    return ok ? 0 : usage_error("'%s' is not a value that its option takes", value);
+}
+
+static int parse_serve(int argc, char **argv, struct settings *s)
+{
+    *s = (struct settings){.listen = "127.0.0.1:7700"};
+    limits_init(&s->limits);
+    for (int i = 2; i < argc; i++) {
+        if (strcmp(argv[i], "--allow-remote") == 0) {
+            s->allow_remote = true;
+            continue;
+        }
+        if (strncmp(argv[i], "--", 2) != 0)
+            return usage_error("unexpected argument '%s'", argv[i]);
+        if (i + 1 == argc)
+            return usage_error("option '%s' is unknown or lacks its value", argv[i]);
+        int status = parse_option(s, argv[i], argv[i + 1]);
+        if (status)
+            return status;
+        i++;
+    }
+    return s->data ? 0 : usage_error("%s is missing", "--data DIR");
+}
+
+/* ---- signals ---- */
+
+static int stop_event = -1;
+
+static void on_stop(int signal)
+{
+    uint64_t one = 1;
+    int saved = errno;
+    (void)signal;
+    ssize_t written = write(stop_event, &one, sizeof one);
+    (void)written; /* the event is raised already when the counter is full */
+    errno = saved;
+}
+
+static enum err catch_signals(struct err_ctx *ctx)
+{
+    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    stop_event = eventfd(0, EFD_CLOEXEC);
+    if (stop_event < 0)
+        return err_system(ctx, errno, "making the stop event");
+    if (sigaction(SIGTERM, &stop, NULL) != 0 || sigaction(SIGINT, &stop, NULL) != 0 ||
+        sigaction(SIGPIPE, &ignore, NULL) != 0)
+        return err_system(ctx, errno, "catching signals");
+    return ERR_OK;
+}
+
+static void wait_for_stop(void)
+{
+    uint64_t n;
+    while (read(stop_event, &n, sizeof n) < 0 && errno == EINTR)
+        ;
+}
+
+/* ---- start and stop ---- */
+
+/* Connections, segments and indexes are a descriptor or two each. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+        log_warn("the limit on open files stays as it is: %s", strerror(errno));
+}
+
+static enum err pick_io(enum io_backend *out, struct err_ctx *ctx)
+{
+    const char *name = getenv("LOADSTONE_IO");
+    *out = IO_AUTO;
+    if (!name || !*name)
+        return ERR_OK;
+    if (strcmp(name, "uring") == 0)
+        *out = IO_URING;
+    else if (strcmp(name, "posix") == 0)
+        *out = IO_POSIX;
+    else
+        return err_set(ctx, ERR_INVALID, "LOADSTONE_IO=%s: take uring or posix", name);
+    return ERR_OK;
+}
+
+static enum err write_port_file(struct daemon *d, const char *path, struct err_ctx *ctx)
+{
+    char text[16];
+    if (!path)
+        return ERR_OK;
+    int n = snprintf(text, sizeof text, "%u\n", server_port(d->server));
+    return io_write_atomic(d->io, path, text, (size_t)n, ctx);
+}
+
+static enum err start_indexer(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0)
+        return err_system(ctx, errno, "finding this program's file for index builds");
+    self[n] = 0;
+    struct indexer_options o = {.self = self, .threads = s->build_threads};
+    return indexer_new(&o, &d->indexer, ctx);
+}
+
+static enum err start_server(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
+{
+    struct server_options o = {
+        .listen = s->listen,
+        .allow_remote = s->allow_remote,
+        .threads = s->threads,
+        .limits = s->limits,
+        .catalog = d->catalog,
+        .indexer = d->indexer,
+    };
+    RETURN_NOT_OK(server_start(&o, &d->server, ctx));
+    return write_port_file(d, s->port_file, ctx);
+}
+
+static enum err start(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
+{
+    enum io_backend backend;
+    raise_file_limit();
+    RETURN_NOT_OK(catch_signals(ctx));
+    RETURN_NOT_OK(pick_io(&backend, ctx));
+    RETURN_NOT_OK(io_new(backend, &d->io, ctx));
+    RETURN_NOT_OK(start_indexer(s, d, ctx));
+    struct store_hooks hooks = {.arg = d->indexer, .segment_added = indexer_segment_added};
+    RETURN_NOT_OK(catalog_open(s->data, d->io, &hooks, &d->catalog, ctx));
+    return start_server(s, d, ctx);
+}
+
+static void stop(struct daemon *d)
+{
+    server_stop(d->server);
+    if (d->indexer)
+        indexer_free(d->indexer);
+    if (d->catalog)
+        catalog_close(d->catalog);
+    epoch_drain();
+    if (d->io)
+        io_free(d->io);
+}
+
+static int serve(int argc, char **argv)
+{
+    struct settings s;
+    struct daemon d = {0};
+    struct err_ctx err;
+    int status = parse_serve(argc, argv, &s);
+    if (status)
+        return status;
+    err_clear(&err);
+    if (start(&s, &d, &err) != ERR_OK) {
+        fprintf(stderr, "loadstoned: %s\n", err.detail);
+        status = EXIT_FAILURE;
+    } else {
+        log_info("loadstoned %s serves %s on http://%s (io %s, kernels %s)", version_number(),
+                 s.data, server_address(d.server), io_backend_name(d.io), index_isa());
+        wait_for_stop();
+        log_info("stopping");
+    }
+    stop(&d);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    const char *command = argc > 1 ? argv[1] : "";
+    if (strcmp(command, "serve") == 0)
+        return serve(argc, argv);
+    if (strcmp(command, "build-index") == 0)
+        return build_index_main(argc - 1, argv + 1);
+    if (strcmp(command, "--version") == 0) {
+        printf("loadstoned %s (commit %s)\n", version_number(), version_commit());
+        return EXIT_SUCCESS;
+    }
+    if (strcmp(command, "--help") == 0) {
+        fputs(usage, stdout);
+        return EXIT_SUCCESS;
+    }
+    if (!*command) {
+        fputs(usage, stderr);
+        return EXIT_USAGE;
+    }
+    return usage_error("unknown command '%s'", command);
+}

@@ -1,0 +1,431 @@
+/* The .ann file: what was written comes back; a file that was cut or changed anywhere is refused or
+ * harmless; a graph of another segment is not taken; failures of the build are sentences. */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "index/ann_format.h"
+#include "index/kernels.h"
+#include "rig.h"
+
+enum { ROWS = 2000, DIM = 12, HEADER = 96 }; /* HEADER: bytes before the section table */
+
+struct world {
+    struct rig rig;
+    float *vectors;
+    uint8_t *missing;
+    struct segment *segment;
+    char ann[640]; /* path */
+    uint8_t *bytes;
+    size_t size;
+};
+
+static uint8_t *read_whole(const char *path, size_t *size)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    uint8_t *data = malloc((size_t)st.st_size);
+    assert_int_equal(read(fd, data, (size_t)st.st_size), st.st_size);
+    close(fd);
+    *size = (size_t)st.st_size;
+    return data;
+}
+
+static void write_whole(const char *path, const uint8_t *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size), size);
+    close(fd);
+}
+
+static void world_open(struct world *w, enum metric metric)
+{
+    rig_open(&w->rig, KEY_INT64, DIM, metric);
+    w->vectors = rig_vectors(ROWS, DIM, 10, 1);
+    w->missing = calloc(1, ROWS);
+    for (size_t i = 0; i < ROWS; i += 9)
+        w->missing[i] = 1;
+    w->segment = rig_file(&w->rig, 77, w->vectors, ROWS, 0, w->missing);
+    snprintf(w->ann, sizeof(w->ann), "%s", rig_build(&w->rig, w->segment));
+    w->bytes = read_whole(w->ann, &w->size);
+}
+
+static void world_close(struct world *w)
+{
+    segment_release(w->segment);
+    free(w->vectors);
+    free(w->missing);
+    free(w->bytes);
+    rig_close(&w->rig);
+}
+
+static struct ann_file *must_open(const char *path)
+{
+    struct ann_file *a;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    if (ann_file_open(path, &a, &ctx) != ERR_OK)
+        fail_msg("%s", ctx.detail);
+    return a;
+}
+
+static void a_built_file_says_what_it_is(void **state)
+{
+    (void)state;
+    static const uint8_t any[16] = {1};
+    struct world w;
+    world_open(&w, DIST_COSINE);
+    struct ann_file *a = must_open(w.ann);
+    assert_int_equal(ann_file_verify(a, w.ann, NULL), ERR_OK);
+    assert_int_equal(ann_file_check(a, any, w.segment, NULL), ERR_OK);
+    assert_int_equal(a->shape.nodes, ROWS - (ROWS + 8) / 9);
+    assert_int_equal(a->shape.rows, ROWS);
+    assert_int_equal(a->shape.m, 16);
+    assert_int_equal(a->shape.ef_construction, 80);
+    assert_int_equal(a->bytes, w.size);
+    assert_int_equal((uintptr_t)a->map % ANN_ALIGN_LARGE, 0);
+    size_t links = 0;
+    for (uint32_t i = 0; i < a->shape.nodes; i++) {
+        assert_false(w.missing[a->rows[i]]);
+        for (uint32_t j = 0; j < 32 && a->links[i * 32 + j] != ANN_NONE; j++, links++)
+            assert_true(a->links[i * 32 + j] < a->shape.nodes);
+    }
+    assert_true(links > a->shape.nodes * 8);
+    ann_file_close(a);
+    world_close(&w);
+}
+
+static void a_graph_of_another_segment_is_refused(void **state)
+{
+    (void)state;
+    static const uint8_t any[16] = {1};
+    struct world w;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    world_open(&w, DIST_L2);
+    struct segment *other = rig_file(&w.rig, 78, w.vectors, ROWS, 0, NULL);
+    struct ann_file *a = must_open(w.ann);
+    assert_int_equal(ann_file_check(a, any, other, &ctx), ERR_CORRUPT);
+    assert_non_null(strstr(ctx.detail, "another segment"));
+    a->shape.collection_id[0] = 9;
+    assert_int_equal(ann_file_check(a, any, w.segment, &ctx), ERR_CORRUPT);
+    ann_file_close(a);
+    segment_release(other);
+    world_close(&w);
+}
+
+static void a_cut_file_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_COSINE);
+    for (size_t size = 0; size < w.size; size += size < 300 ? 7 : 4093) {
+        struct ann_file *a = NULL;
+        struct err_ctx ctx;
+        err_clear(&ctx);
+        write_whole(w.ann, w.bytes, size);
+        assert_int_equal(ann_file_open(w.ann, &a, &ctx), ERR_CORRUPT);
+        assert_non_null(strstr(ctx.detail, w.ann));
+    }
+    world_close(&w);
+}
+
+static void any_changed_header_byte_is_seen(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_L2);
+    size_t header = HEADER + 4 * 32 + 4;
+    for (size_t i = 0; i < header; i++) {
+        struct ann_file *a = NULL;
+        w.bytes[i] ^= 0x55;
+        write_whole(w.ann, w.bytes, w.size);
+        assert_int_equal(ann_file_open(w.ann, &a, NULL), ERR_CORRUPT);
+        w.bytes[i] ^= 0x55;
+    }
+    world_close(&w);
+}
+
+static void put_u32(uint8_t *at, uint32_t v)
+{
+    memcpy(at, &v, 4);
+}
+
+static void seal_header(uint8_t *bytes)
+{
+    uint32_t sections;
+    memcpy(&sections, bytes + 20, 4);
+    size_t n = HEADER + sections * 32;
+    put_u32(bytes + n, crc32c(0, bytes, n));
+}
+
+/* Headers that are internally consistent, checksum included, and lie. */
+static void lying_headers_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t at;
+        uint32_t value;
+    } lies[] = {
+        {8, 2},             /* format version */
+        {16, 1},            /* incompatible feature */
+        {20, 17},           /* sections */
+        {20, 0},            /* none */
+        {48, 1},            /* file bytes */
+        {56, 1},            /* rows below nodes */
+        {60, 0},            /* nodes */
+        {60, 0xffffffff},   /* nodes */
+        {64, 0},            /* dim */
+        {64, 70000},        /* dim */
+        {68, 3},            /* metric */
+        {68, 0},            /* cosine without norms */
+        {72, 0},            /* m */
+        {72, 17},           /* m: sections of another size */
+        {72, 0x40000000},   /* m */
+        {80, 0x7fffffff},   /* entry */
+        {84, 0},            /* layers */
+        {84, 65},           /* layers */
+        {88, 0xffffffff},   /* upper lists */
+        {88, 0},            /* upper lists: section too long */
+        {HEADER + 8, 4096}, /* offset: unaligned */
+        {HEADER + 8, 0},    /* offset: the header */
+        {HEADER + 12, 1},   /* offset: far outside */
+        {HEADER + 20, 1},   /* length */
+        {HEADER + 16, 0},   /* length */
+        {HEADER + 0, 6},    /* a section less */
+    };
+    struct world w;
+    world_open(&w, DIST_L2);
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        struct ann_file *a = NULL;
+        uint8_t *copy = malloc(w.size);
+        memcpy(copy, w.bytes, w.size);
+        put_u32(copy + lies[i].at, lies[i].value);
+        seal_header(copy);
+        write_whole(w.ann, copy, w.size);
+        if (ann_file_open(w.ann, &a, NULL) != ERR_CORRUPT)
+            fail_msg("lie %zu at byte %zu was believed", i, lies[i].at);
+        free(copy);
+    }
+    world_close(&w);
+}
+
+static uint64_t section_field(const struct world *w, size_t section, size_t field)
+{
+    uint64_t v;
+    memcpy(&v, w->bytes + HEADER + section * 32 + field, 8);
+    return v;
+}
+
+static void search_all(const struct world *w, struct segment *s)
+{
+    struct snapshot *snap = rig_snapshot((struct rig *)&w->rig, &s, 1);
+    struct search_params p = {.k = 10, .ef = 100};
+    struct hit hits[10];
+    uint32_t n;
+    for (size_t i = 0; i < 50; i++) {
+        assert_int_equal(
+            search_run(snap, w->vectors + i * DIM, 1, &p, search_scratch_local(), hits, &n, NULL),
+            ERR_OK);
+        assert_int_equal(n, 10); /* what the walk cannot reach, a scan finds */
+    }
+    snapshot_release(snap);
+}
+
+/* Each section in turn full of noise, under a valid header: verify tells; open refuses or a search
+ * stays within bounds and complete. */
+static void hostile_sections_do_no_harm(void **state)
+{
+    (void)state;
+    struct world w;
+    uint64_t seed = 3;
+    world_open(&w, DIST_COSINE);
+    uint32_t sections;
+    memcpy(&sections, w.bytes + 20, 4);
+    assert_int_equal(sections, 5);
+    for (uint32_t s = 0; s < sections; s++) {
+        for (int kind = 0; kind < 3; kind++) {
+            uint8_t *copy = malloc(w.size);
+            uint64_t at = section_field(&w, s, 8), n = section_field(&w, s, 16);
+            memcpy(copy, w.bytes, w.size);
+            for (uint64_t i = 0; i + 4 <= n; i += 4) {
+                uint32_t noise = (uint32_t)rig_random(&seed);
+                put_u32(copy + at + i, kind == 0 ? noise : kind == 1 ? noise % ROWS : 0xfffffffe);
+            }
+            write_whole(w.ann, copy, w.size);
+            free(copy);
+            struct ann_file *a = NULL;
+            enum err e = ann_file_open(w.ann, &a, NULL);
+            assert_true(e == ERR_OK || e == ERR_CORRUPT);
+            if (e != ERR_OK)
+                continue;
+            assert_int_equal(ann_file_verify(a, w.ann, NULL), ERR_CORRUPT);
+            struct segment *again;
+            assert_int_equal(segment_open(w.segment->path, NULL, &again, NULL), ERR_OK);
+            segment_set_ann(again, a, ann_file_close);
+            search_all(&w, again);
+        }
+    }
+    world_close(&w);
+}
+
+static void no_file_is_not_found(void **state)
+{
+    (void)state;
+    struct ann_file *a;
+    assert_int_equal(ann_file_open("no/such/file.ann", &a, NULL), ERR_NOT_FOUND);
+}
+
+/* ---- the graph parser ---- */
+
+static enum err on_begin(void *arg, uint32_t nodes, uint32_t m, const uint8_t *layers,
+                         struct err_ctx *ctx)
+{
+    (void)arg, (void)nodes, (void)m, (void)layers, (void)ctx;
+    return ERR_OK;
+}
+
+static enum err on_node(void *arg, uint32_t node, const uint32_t *links, struct err_ctx *ctx)
+{
+    (void)node, (void)links, (void)ctx;
+    ++*(size_t *)arg;
+    return ERR_OK;
+}
+
+static enum err on_end(void *arg, uint32_t entry, uint32_t layers, struct err_ctx *ctx)
+{
+    (void)arg, (void)entry, (void)layers, (void)ctx;
+    return ERR_OK;
+}
+
+static enum err parse(const uint8_t *data, size_t n, size_t piece, size_t *nodes)
+{
+    const struct graph_sink sink = {nodes, on_begin, on_node, on_end};
+    struct graph_parser *p;
+    enum err e = ERR_OK;
+    *nodes = 0;
+    assert_int_equal(graph_parser_new(&sink, &p, NULL), ERR_OK);
+    for (size_t at = 0; e == ERR_OK && at < n; at += piece)
+        e = graph_parser_push(p, data + at, n - at < piece ? n - at : piece, NULL);
+    if (e == ERR_OK)
+        e = graph_parser_finish(p, NULL);
+    graph_parser_free(p);
+    return e;
+}
+
+/* "IHNf" with two nodes of one layer, m = 1. */
+static void small_stream(struct buf *b)
+{
+    buf_put(b, "IHNf", 4);
+    buf_put_u32(b, 4);
+    buf_put_u64(b, 2);
+    buf_put_u64(b, 1 << 20);
+    buf_put_u64(b, 1 << 20);
+    buf_put_u8(b, 1);
+    buf_put_u32(b, 1);
+    buf_put_u64(b, 1);
+    buf_put_u64(b, 0);
+    buf_put_u64(b, 3);
+    buf_put_u32(b, 0);
+    buf_put_u32(b, 2);
+    buf_put_u32(b, 3);
+    buf_put_u64(b, 2);
+    buf_put_u32(b, 1);
+    buf_put_u32(b, 1);
+    buf_put_u64(b, 3);
+    buf_put_zeros(b, 24);
+    buf_put_u64(b, 4);
+    buf_put_u32(b, 1);
+    buf_put_u32(b, UINT32_MAX);
+    buf_put_u32(b, 0);
+    buf_put_u32(b, UINT32_MAX);
+    buf_put_zeros(b, 20);
+}
+
+static void the_graph_stream_is_checked_everywhere(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    size_t nodes;
+    small_stream(&b);
+    for (size_t piece = 1; piece < 40; piece++) {
+        assert_int_equal(parse(b.data, b.len, piece, &nodes), ERR_OK);
+        assert_int_equal(nodes, 2);
+    }
+    for (size_t n = 0; n < b.len; n++)
+        assert_int_equal(parse(b.data, n, 16, &nodes), ERR_CORRUPT);
+    for (size_t i = 0; i < b.len; i++) {
+        for (int bit = 0; bit < 8; bit++) {
+            b.data[i] ^= (uint8_t)(1 << bit);
+            enum err e = parse(b.data, b.len, 64, &nodes);
+            assert_true(e == ERR_OK || e == ERR_CORRUPT || e == ERR_NO_MEMORY);
+            b.data[i] ^= (uint8_t)(1 << bit);
+        }
+    }
+    buf_deinit(&b);
+}
+
+/* ---- sentences ---- */
+
+static void faiss_errors_are_sentences(void **state)
+{
+    (void)state;
+    struct faiss_graph *g = NULL;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    enum err e = faiss_graph_new(4, UINT32_MAX, 10, false, &g, &ctx);
+    print_message("%s\n", ctx.detail);
+    assert_int_not_equal(e, ERR_OK);
+    assert_int_equal(strncmp(ctx.detail, "FAISS ", 6), 0);
+    assert_null(strchr(ctx.detail, '\n'));
+}
+
+static void build_errors_are_sentences(void **state)
+{
+    (void)state;
+    struct world w;
+    char error[512];
+    world_open(&w, DIST_L2);
+    char *absent[] = {"build-index", "--segment", "no/such.seg", "--out", w.ann};
+    assert_int_equal(rig_build_with(5, absent, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "no/such.seg"));
+    char *kind[] = {"build-index", "--segment", w.segment->path, "--out", w.ann, "--kind", "ivf"};
+    assert_int_equal(rig_build_with(7, kind, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "only hnsw"));
+    char *m[] = {"build-index", "--segment", w.segment->path, "--out", w.ann, "--m", "-3"};
+    assert_int_equal(rig_build_with(7, m, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "--m is \"-3\""));
+    char *metric[] = {"build-index", "--segment", w.segment->path, "--out", w.ann,
+                      "--metric",    "ip"};
+    assert_int_equal(rig_build_with(7, metric, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "was written for l2"));
+    char *usage[] = {"build-index"};
+    assert_int_equal(rig_build_with(1, usage, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "usage:"));
+    char *memory[] = {"build-index", "--segment",      w.segment->path, "--out",
+                      w.ann,         "--memory-bytes", "1000000"};
+    assert_int_equal(rig_build_with(7, memory, error, sizeof(error)), 1);
+    print_message("%s", error);
+    assert_non_null(strstr(error, "memory"));
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_built_file_says_what_it_is),
+        cmocka_unit_test(a_graph_of_another_segment_is_refused),
+        cmocka_unit_test(a_cut_file_is_refused),
+        cmocka_unit_test(any_changed_header_byte_is_seen),
+        cmocka_unit_test(lying_headers_are_refused),
+        cmocka_unit_test(hostile_sections_do_no_harm),
+        cmocka_unit_test(no_file_is_not_found),
+        cmocka_unit_test(the_graph_stream_is_checked_everywhere),
+        cmocka_unit_test(faiss_errors_are_sentences),
+        cmocka_unit_test(build_errors_are_sentences),
+    };
+    if (kernels_init(NULL) != ERR_OK)
+        return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
