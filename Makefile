@@ -1,54 +1,93 @@
-# Loadstone. `make help` lists the targets.
+# Loadstone. `make help` lists the targets; everything that is built lies under build/.
 CC ?= cc
 CXX ?= c++
-PYTHON ?= python3
 BUILD ?= build
 OPT ?= -O2
 SAN ?=
+VERSION := 0.1.0
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 WARN := -Wall -Wextra -Werror
 CPPFLAGS += -D_GNU_SOURCE -Isrc -I.
 CFLAGS += -std=gnu17 $(OPT) -g $(WARN) $(SAN) -fno-strict-aliasing
 CXXFLAGS += -std=c++17 $(OPT) -g $(WARN) $(SAN)
 LDFLAGS += $(SAN)
 CFLAGS_version = -DLOADSTONE_VERSION='"$(VERSION)"' -DLOADSTONE_COMMIT='"$(COMMIT)"'
-VERSION := 0.1.0
-COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+MAKEFLAGS += --jobs=$(shell nproc)
+$(V).SILENT:
 
 include index/faiss.mk
 
 LIBS := $(FAISS_LIBS) -lmicrohttpd -ljansson -luring -lroaring -lxxhash -lpthread -lm
-SRC := $(filter-out src/main.c,$(wildcard src/*/*.c)) $(wildcard index/*.c) $(wildcard api/*.c)
+SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)
 TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c))
-HTTP_TESTS ?= tests/http
+SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-all: $(BUILD)/loadstoned ## build the daemon (build/loadstoned)
+all: $(BUILD)/loadstoned ## build the daemon: build/loadstoned
 
-$(BUILD)/loadstoned: $(BUILD)/src/main.o $(OBJ) | $(BUILD)/faiss-kernels.ok
-	$(CC) $(LDFLAGS) $^ -o $@ $(LIBS)
+demo: all ## load, index and search 60,000 real texts; leaves the service running
+	sh scripts/demo.sh
 
-$(BUILD)/%.o: %.c | $(BUILD)/deps.ok
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(basename $(notdir $<))) -MMD -MP -c $< -o $@
+check: all $(TESTS) ## build and run all quick tests; what CI runs
+	BUILD=$(BUILD) sh scripts/check.sh
 
-$(BUILD)/%.o: %.cpp | $(BUILD)/deps.ok
-	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(FAISS_CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+asan: ## run the tests under AddressSanitizer and UBSan
+	$(MAKE) check BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined $(SANITIZE)"
 
-$(BUILD)/tests/%: tests/unit/%.c $(OBJ)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
+tsan: ## run the unit tests under ThreadSanitizer
+	$(MAKE) unit BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread $(SANITIZE)"
 
-# the packages that the build needs; setup.sh does nothing when they are there
-$(BUILD)/deps.ok: scripts/setup.sh
-	@mkdir -p $(@D)
-	sh scripts/setup.sh build
-	@touch $@
+unit: $(TESTS) ## build and run only the unit tests
+	BUILD=$(BUILD) sh scripts/check.sh unit
+
+bench: all ## measure bulk load, memory, start-up and FAISS's kernels
+	BUILD=$(BUILD) sh bench/run.sh
+
+lint: ## check format, layers and marks; run the static analyser
+	sh scripts/setup.sh lint
+	BUILD=$(BUILD) FAISS_CPPFLAGS="$(FAISS_CPPFLAGS)" sh scripts/lint.sh
+
+format: ## rewrite the C sources in the project's format
+	find src index api tests bench -name '*.[ch]' -o -name '*.cpp' | xargs clang-format -i
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD)
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all help
+$(BUILD)/loadstoned: $(BUILD)/src/main.o $(OBJ)
+	echo "link $@"
+	$(CC) $(LDFLAGS) $^ -o $@ $(LIBS)
+
+$(BUILD)/%.o: %.c $(BUILD)/deps-build.ok
+	mkdir -p $(@D)
+	echo "cc   $<"
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(basename $(notdir $<))) -MMD -MP -c $< -o $@
+
+$(BUILD)/%.o: %.cpp $(BUILD)/deps-build.ok
+	mkdir -p $(@D)
+	echo "c++  $<"
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
+	mkdir -p $(@D)
+	echo "test $<"
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
+
+# What the machine lacks is installed once; the stamp is renewed when the list changes.
+$(BUILD)/deps-%.ok: scripts/setup.sh
+	mkdir -p $(@D)
+	sh scripts/setup.sh $*
+	touch $@
+
+$(BUILD)/src/base/version.o: $(BUILD)/commit
+$(BUILD)/commit: FORCE
+	mkdir -p $(@D)
+	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
+
+-include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d)
+.PHONY: all demo check asan tsan unit bench lint format clean help FORCE
+.PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

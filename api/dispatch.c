@@ -1,0 +1,276 @@
+/* A request from its head to its completion.
+ *
+ *   NEW -> GATHER ---------> run the handler here --------------------> DONE
+ *    |        |                  `-> WORKING: suspended, on a worker -> DONE
+ *    |--> UPLOAD ----> suspended while the ring is full; at the end until committed -> DONE
+ *    `--> DRAIN: an error is noted; the body is read and thrown away, then answered -> DONE
+ *
+ * The library cannot answer while a body arrives: it would close the connection on a client that is
+ * still sending, which then sees a broken pipe instead of the reason. So the error waits for the
+ * end of the body. A body too long to wait for is answered past the library at once, and then read
+ * within bounds, so that the answer is not lost to a reset.
+ *
+ * Threads: all callbacks of a connection come on its HTTP thread, none while it is suspended.
+ *
+ * Failure: returning MHD_NO closes the connection; only for memory that ran out, overdue bodies and
+ * shutdown. */
+#include "api/dispatch.h"
+
+#include "api/request.h"
+#include "api/upload.h"
+#include "base/clock.h"
+
+enum {
+    BODY_GRACE_US = 60 * 1000000, /* a body may make us wait that long, ... */
+    BODY_RATE_MIN = 1024,         /* ... and a second more for each of so many bytes */
+};
+
+void *dispatch_uri(void *arg, const char *uri, struct MHD_Connection *conn)
+{
+    struct dispatcher *d = arg;
+    (void)conn;
+    struct request *r = request_new(d->service, uri);
+    if (r)
+        atomic_fetch_add_explicit(&d->service->running, 1, memory_order_relaxed);
+    return r;
+}
+
+void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
+                        enum MHD_RequestTerminationCode why)
+{
+    struct dispatcher *d = arg;
+    struct request *r = *state;
+    (void)why;
+    if (!r)
+        return;
+    *state = NULL;
+    connection_request_done(d->watch, conn, clock_mono_us());
+    if (r->upload)
+        upload_close(r->upload);
+    request_free(r);
+    atomic_fetch_sub_explicit(&d->service->running, 1, memory_order_relaxed);
+}
+
+/* ---- errors while a body arrives ---- */
+
+static uint64_t body_left(const struct request *r)
+{
+    if (r->head.content_length >= 0)
+        return (uint64_t)r->head.content_length - r->received;
+    return r->head.chunked ? UINT64_MAX : 0;
+}
+
+static void start_draining(struct request *r)
+{
+    const struct limits *l = &r->service->limits;
+    r->phase = REQUEST_DRAIN;
+    r->draining_since_us = clock_mono_us();
+    r->drained = 0;
+    if (!r->head.chunked && body_left(r) > l->drain_bytes_max)
+        request_answer_raw(r);
+}
+
+static bool may_drain(const struct request *r)
+{
+    const struct limits *l = &r->service->limits;
+    return r->drained <= l->drain_bytes_max &&
+           clock_mono_us() - r->draining_since_us <= l->drain_timeout_s * 1000000;
+}
+
+/* After a raw answer (DONE) the rest is read too, for as long. */
+static enum MHD_Result drain(struct request *r, size_t n)
+{
+    r->drained += n;
+    if (may_drain(r))
+        return MHD_YES;
+    if (r->phase == REQUEST_DRAIN)
+        request_answer_raw(r);
+    return MHD_NO;
+}
+
+/* ---- the head ---- */
+
+static enum err start(struct request *r, const char *method)
+{
+    RETURN_NOT_OK(request_parse_head(r, method, &r->err));
+    r->phase = REQUEST_GATHER;
+    if (!r->route->begin)
+        return ERR_OK;
+    r->phase = REQUEST_UPLOAD;
+    return r->route->begin(r, &r->err);
+}
+
+/* A client that waits for "100 Continue" has not sent its body and can be answered at once. */
+static enum MHD_Result begin(struct request *r, struct MHD_Connection *conn, const char *method)
+{
+    r->conn = conn;
+    if (atomic_load_explicit(&r->service->closed, memory_order_relaxed))
+        return MHD_NO;
+    connection_head_done(conn);
+    if (start(r, method) == ERR_OK) {
+        r->waiting_since_us = request_has_body(r) ? clock_mono_us() : 0;
+        return MHD_YES;
+    }
+    if (r->head.expect_continue && request_has_body(r)) {
+        r->close = true;
+        return request_answer(r);
+    }
+    start_draining(r);
+    return MHD_YES;
+}
+
+/* ---- the body ---- */
+
+/* Only the time in which the client could have sent counts, not what we made it wait. */
+static bool is_overdue(struct request *r)
+{
+    uint64_t now = clock_mono_us();
+    if (r->waiting_since_us)
+        r->waited_us += now - r->waiting_since_us;
+    r->waiting_since_us = now;
+    return r->waited_us > BODY_GRACE_US + r->received * 1000000 / BODY_RATE_MIN;
+}
+
+static enum MHD_Result refuse_overdue(struct request *r)
+{
+    (void)!err_set(&r->err, ERR_TIMEOUT,
+                   "the body came too slowly: at least %d bytes a second are expected",
+                   BODY_RATE_MIN);
+    request_answer_raw(r);
+    return MHD_NO;
+}
+
+static void push(struct request *r, const char *data, size_t *size)
+{
+    size_t taken = upload_push(r->upload, r->conn, data, *size);
+    if (taken < *size)
+        r->waiting_since_us = 0;
+    r->received += taken;
+    *size -= taken;
+}
+
+static enum err check_streamed(struct request *r, size_t n)
+{
+    uint64_t max = request_body_max(r);
+    if (r->received + n <= max)
+        return ERR_OK;
+    return err_set(&r->err, ERR_TOO_LARGE,
+                   "the body is larger than the limit of %llu bytes: send it in several requests",
+                   (unsigned long long)max);
+}
+
+static enum MHD_Result stream_piece(struct request *r, const char *data, size_t *size)
+{
+    struct commit_result none;
+    if (check_streamed(r, *size) == ERR_OK) {
+        push(r, data, size);
+        if (!upload_failed(r->upload))
+            return MHD_YES;
+        (void)!upload_result(r->upload, &none, &r->err);
+    }
+    start_draining(r);
+    return MHD_YES;
+}
+
+static enum MHD_Result gather_piece(struct request *r, const char *data, size_t *size)
+{
+    enum err e = request_gather(r, data, *size, &r->err);
+    r->received += *size;
+    *size = 0;
+    if (e != ERR_OK)
+        start_draining(r);
+    return MHD_YES;
+}
+
+static enum MHD_Result take_piece(struct request *r, const char *data, size_t *size)
+{
+    if (r->phase == REQUEST_DRAIN || r->phase == REQUEST_DONE) {
+        size_t n = *size;
+        r->received += n;
+        *size = 0;
+        return drain(r, n);
+    }
+    if (is_overdue(r))
+        return refuse_overdue(r);
+    if (r->phase == REQUEST_UPLOAD)
+        return stream_piece(r, data, size);
+    return gather_piece(r, data, size);
+}
+
+/* ---- the handler ---- */
+
+static void run_handler(struct request *r)
+{
+    buf_reset(&r->out);
+    enum err e = r->route->run(r, &r->err);
+    if (e != ERR_OK)
+        r->err.code = e;
+    else if (!r->defer && r->out.failed)
+        (void)!err_no_memory(&r->err, r->out.len);
+}
+
+static void run_on_worker(void *arg)
+{
+    struct request *r = arg;
+    struct service *s = r->service;
+    struct MHD_Connection *conn = r->conn;
+    r->defer = false;
+    run_handler(r);
+    service_resume(s, conn);
+}
+
+static enum MHD_Result hand_over(struct request *r)
+{
+    struct worker_pool *pool = r->route->blocking ? r->service->writers : r->service->readers;
+    r->on_worker = true;
+    r->phase = REQUEST_WORKING;
+    if (!service_suspend(r->service, r->conn))
+        return MHD_NO;
+    if (worker_pool_submit(pool, run_on_worker, r, &r->err) != ERR_OK)
+        service_resume(r->service, r->conn);
+    return MHD_YES;
+}
+
+static enum MHD_Result run(struct request *r)
+{
+    if (r->route->blocking)
+        return hand_over(r);
+    run_handler(r);
+    return r->defer ? hand_over(r) : request_answer(r);
+}
+
+/* The library calls this when the body is complete, and again when a suspended connection is
+ * resumed. */
+static enum MHD_Result body_complete(struct request *r)
+{
+    switch (r->phase) {
+    case REQUEST_GATHER:
+        return run(r);
+    case REQUEST_UPLOAD:
+        r->phase = REQUEST_WORKING;
+        return upload_end(r->upload, r->conn) ? MHD_YES : MHD_NO;
+    case REQUEST_WORKING:
+        if (r->upload && r->err.code == ERR_OK)
+            run_handler(r);
+        return request_answer(r);
+    case REQUEST_DRAIN:
+        return request_answer(r);
+    case REQUEST_NEW:
+    case REQUEST_DONE:
+        break;
+    }
+    return MHD_NO;
+}
+
+enum MHD_Result dispatch_request(void *arg, struct MHD_Connection *conn, const char *url,
+                                 const char *method, const char *version, const char *data,
+                                 size_t *size, void **state)
+{
+    struct request *r = *state;
+    (void)arg, (void)url, (void)version;
+    if (!r)
+        return MHD_NO;
+    if (r->phase == REQUEST_NEW)
+        return begin(r, conn, method);
+    return *size ? take_piece(r, data, size) : body_complete(r);
+}

@@ -1,0 +1,512 @@
+/* One HTTP request.
+ *
+ * Invariant: `phase` says who may touch the request. In every phase but WORKING that is the HTTP
+ * thread of its connection; in WORKING the connection is suspended, so that the library calls
+ * nothing for it until the worker resumes it.
+ *
+ * Framing that two servers could read differently (a repeated Content-Length, Transfer-Encoding
+ * beside Content-Length) is refused and the connection closed.
+ *
+ * Failure: an error replaces the answer by its problem document. */
+#include "api/request.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "api/number.h"
+#include "api/problem.h"
+#include "api/router.h"
+#include "base/clock.h"
+#include "base/epoch.h"
+
+enum {
+    FREE_REQUESTS_MAX = 64,       /* kept per thread */
+    KEPT_BYTES_MAX = 256 * 1024,  /* a buffer that grew beyond is given back */
+    INLINE_BODY_MAX = 128 * 1024, /* a longer body is parsed on a worker */
+    INLINE_COST_US = 2000,
+    GATHER_STEP_BYTES = 64 * 1024, /* first reservation of a body of unknown length */
+};
+
+/* ---- reuse ---- */
+
+struct free_list {
+    struct request *first;
+    unsigned n;
+};
+
+static pthread_key_t free_list_key;
+static pthread_once_t free_list_once = PTHREAD_ONCE_INIT;
+static __thread struct free_list free_list;
+
+static void request_destroy(struct request *r)
+{
+    struct buf *bufs[] = {&r->uri,  &r->body, &r->out,    &r->queries,
+                          &r->refs, &r->hits, &r->counts, &r->columns};
+    for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
+        buf_deinit(bufs[i]);
+    json_deinit(&r->json);
+    free(r);
+}
+
+static void free_list_drop(void *arg)
+{
+    struct free_list *list = arg;
+    while (list->first) {
+        struct request *r = list->first;
+        list->first = r->next_free;
+        request_destroy(r);
+    }
+}
+
+static void free_list_init(void)
+{
+    ASSERT(pthread_key_create(&free_list_key, free_list_drop) == 0);
+}
+
+static struct request *take_free(void)
+{
+    struct request *r = free_list.first;
+    if (!r)
+        return calloc(1, sizeof *r);
+    free_list.first = r->next_free;
+    free_list.n--;
+    return r;
+}
+
+static void trim(struct buf *b)
+{
+    if (b->cap > KEPT_BYTES_MAX)
+        buf_deinit(b);
+    buf_reset(b);
+}
+
+static void reset(struct request *r)
+{
+    struct buf *bufs[] = {&r->uri,  &r->body, &r->out,    &r->queries,
+                          &r->refs, &r->hits, &r->counts, &r->columns};
+    for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
+        trim(bufs[i]);
+    trim(&r->json.name_scratch);
+    trim(&r->json.text_scratch);
+    r->conn = NULL;
+    r->route = NULL;
+    r->phase = REQUEST_NEW;
+    r->head = (struct request_head){.content_length = -1};
+    r->target.nsegments = r->target.nparams = 0;
+    r->media_in = r->media_out = MEDIA_NONE;
+    r->on_worker = r->defer = r->close = false;
+    r->upload = NULL;
+    r->received = r->waited_us = r->waiting_since_us = 0;
+    r->drained = r->draining_since_us = r->reserved = 0;
+    err_clear(&r->err);
+    r->status = MHD_HTTP_OK;
+    r->content_type = "application/json";
+    r->version = -1;
+    r->allow[0] = 0;
+}
+
+struct request *request_new(struct service *s, const char *uri)
+{
+    struct request *r = take_free();
+    if (!r)
+        return NULL;
+    reset(r);
+    r->service = s;
+    r->started_us = clock_mono_us();
+    buf_put(&r->uri, uri, strlen(uri) + 1);
+    if (r->uri.failed) {
+        request_destroy(r);
+        return NULL;
+    }
+    return r;
+}
+
+void request_free(struct request *r)
+{
+    service_unreserve(r->service, r->reserved);
+    r->reserved = 0;
+    if (free_list.n == FREE_REQUESTS_MAX) {
+        request_destroy(r);
+        return;
+    }
+    pthread_once(&free_list_once, free_list_init);
+    pthread_setspecific(free_list_key, &free_list);
+    r->next_free = free_list.first;
+    free_list.first = r;
+    free_list.n++;
+}
+
+/* ---- the head ---- */
+
+static int64_t parse_length(const char *value)
+{
+    int64_t n;
+    if (number_parse_int64(value, strlen(value), &n) != NUMBER_OK || n < 0)
+        return -1;
+    return n;
+}
+
+static void note_transfer(struct request_head *h, const char *value)
+{
+    if (strcasecmp(value, "chunked") == 0)
+        h->chunked = true;
+    else
+        h->other_transfer = true;
+}
+
+static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
+{
+    struct request_head *h = arg;
+    (void)kind;
+    if (!value)
+        value = "";
+    if (strcasecmp(name, "Content-Length") == 0) {
+        h->content_lengths++;
+        h->content_length = parse_length(value);
+    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+        note_transfer(h, value);
+    } else if (strcasecmp(name, "Content-Type") == 0) {
+        h->content_type = value;
+    } else if (strcasecmp(name, "Accept") == 0) {
+        h->accept = value;
+    } else if (strcasecmp(name, "Content-Encoding") == 0) {
+        h->content_encoding = value;
+    } else if (strcasecmp(name, "Expect") == 0) {
+        h->expect_continue = strcasecmp(value, "100-continue") == 0;
+    } else if (strcasecmp(name, "Idempotency-Key") == 0) {
+        h->idempotency_key = value;
+    } else if (strcasecmp(name, "Content-Digest") == 0) {
+        h->content_digest = value;
+    }
+    return MHD_YES;
+}
+
+static enum err check_framing(struct request *r, struct err_ctx *ctx)
+{
+    const struct request_head *h = &r->head;
+    const char *what = NULL;
+    if (h->content_lengths > 1)
+        what = "Content-Length is given more than once";
+    else if (h->content_lengths && (h->chunked || h->other_transfer))
+        what = "Content-Length and Transfer-Encoding exclude each other";
+    else if (h->content_lengths && h->content_length < 0)
+        what = "Content-Length is not a whole number of bytes";
+    else if (h->other_transfer)
+        what = "the only Transfer-Encoding taken is chunked";
+    if (!what)
+        return ERR_OK;
+    r->close = true;
+    return err_set(ctx, ERR_INVALID, "%s", what);
+}
+
+bool request_has_body(const struct request *r)
+{
+    return r->head.chunked || r->head.content_length > 0;
+}
+
+static enum err check_media_in(struct request *r, struct err_ctx *ctx)
+{
+    char list[128];
+    const struct request_head *h = &r->head;
+    if (!r->route->takes) {
+        if (request_has_body(r))
+            return err_set(ctx, ERR_INVALID, "this call takes no body: leave it out");
+        return ERR_OK;
+    }
+    if (h->content_encoding && strcasecmp(h->content_encoding, "identity") != 0)
+        return err_set(ctx, ERR_UNSUPPORTED,
+                       "Content-Encoding '%.40s' is not taken: send the body as it is",
+                       h->content_encoding);
+    r->media_in = media_of(h->content_type);
+    if (r->media_in == MEDIA_NONE && !r->route->begin)
+        r->media_in = MEDIA_JSON;
+    if (r->media_in & r->route->takes)
+        return ERR_OK;
+    media_list(r->route->takes, list, sizeof list);
+    if (!h->content_type)
+        return err_set(ctx, ERR_UNSUPPORTED, "the request has no Content-Type; accepted: %s", list);
+    return err_set(ctx, ERR_UNSUPPORTED, "Content-Type '%.80s' is not taken; accepted: %s",
+                   h->content_type, list);
+}
+
+static enum err check_media_out(struct request *r, struct err_ctx *ctx)
+{
+    char list[128];
+    if (!r->route->offers)
+        return ERR_OK;
+    r->media_out = media_accepted(r->head.accept, r->route->offers);
+    if (r->media_out != MEDIA_NONE)
+        return ERR_OK;
+    media_list(r->route->offers, list, sizeof list);
+    return err_set(ctx, ERR_NOT_ACCEPTABLE, "Accept '%.80s' can't be met; available: %s",
+                   r->head.accept, list);
+}
+
+static enum err check_features(const struct request *r, struct err_ctx *ctx)
+{
+    if (r->head.idempotency_key && (r->route->blocking || r->route->begin))
+        return err_set(ctx, ERR_INVALID,
+                       "Idempotency-Key is not available in this build: leave the header out");
+    if (r->head.content_digest && r->route->takes)
+        return err_set(ctx, ERR_INVALID,
+                       "Content-Digest is not checked by this build: leave the header out");
+    return ERR_OK;
+}
+
+uint64_t request_body_max(const struct request *r)
+{
+    const struct limits *l = &r->service->limits;
+    bool streams = r->route && r->route->begin && r->media_in != MEDIA_JSON;
+    return streams ? l->body_bytes_max : l->json_body_bytes_max;
+}
+
+static enum err too_large(const struct request *r, struct err_ctx *ctx)
+{
+    uint64_t max = request_body_max(r);
+    bool streams = max == r->service->limits.body_bytes_max;
+    return err_set(ctx, ERR_TOO_LARGE,
+                   "the body is larger than %s (%llu bytes): send it in several requests%s",
+                   streams ? "body_bytes_max" : "json_body_bytes_max", (unsigned long long)max,
+                   streams ? "" : ", or rows as application/x-ndjson");
+}
+
+enum err request_parse_head(struct request *r, const char *method, struct err_ctx *ctx)
+{
+    MHD_get_connection_values(r->conn, MHD_HEADER_KIND, note_header, &r->head);
+    RETURN_NOT_OK(check_framing(r, ctx));
+    RETURN_NOT_OK(target_parse((char *)r->uri.data, &r->target, ctx));
+    RETURN_NOT_OK(
+        router_find(api_routes, &r->target, method, &r->route, r->allow, sizeof r->allow, ctx));
+    RETURN_NOT_OK(router_check_params(r->route, &r->target, ctx));
+    RETURN_NOT_OK(check_media_in(r, ctx));
+    RETURN_NOT_OK(check_media_out(r, ctx));
+    RETURN_NOT_OK(check_features(r, ctx));
+    if (r->route->takes && r->head.content_length > 0 &&
+        (uint64_t)r->head.content_length > request_body_max(r))
+        return too_large(r, ctx);
+    return ERR_OK;
+}
+
+/* ---- the body ---- */
+
+static enum err grow_body(struct request *r, size_t n, struct err_ctx *ctx)
+{
+    size_t before = r->body.cap;
+    size_t step = r->body.cap ? n : GATHER_STEP_BYTES;
+    if (r->head.content_length > (int64_t)r->body.len)
+        step = (size_t)r->head.content_length - r->body.len;
+    if (step > INLINE_BODY_MAX && step > r->body.len)
+        step = r->body.len > INLINE_BODY_MAX ? r->body.len : INLINE_BODY_MAX;
+    if (step < n)
+        step = n;
+    if (!buf_reserve(&r->body, step))
+        return err_no_memory(ctx, r->body.len + step);
+    size_t grown = r->body.cap - before;
+    RETURN_NOT_OK(service_reserve(r->service, grown, ctx));
+    r->reserved += grown;
+    return ERR_OK;
+}
+
+enum err request_gather(struct request *r, const void *data, size_t n, struct err_ctx *ctx)
+{
+    if (r->body.len + n > request_body_max(r))
+        return too_large(r, ctx);
+    if (r->body.cap - r->body.len < n)
+        RETURN_NOT_OK(grow_body(r, n, ctx));
+    buf_put(&r->body, data, n);
+    return ERR_OK;
+}
+
+bool request_defers(struct request *r, double cost_us)
+{
+    if (r->on_worker)
+        return false;
+    r->defer = cost_us > INLINE_COST_US || r->body.len > INLINE_BODY_MAX;
+    return r->defer;
+}
+
+/* ---- the answer ---- */
+
+static void take_problem(struct request *r)
+{
+    if (r->err.code == ERR_OK)
+        return;
+    buf_reset(&r->out);
+    problem_write(&r->err, &r->out);
+    r->status = problem_status(r->err.code);
+    r->content_type = "application/problem+json";
+}
+
+static bool wants_retry_after(const struct request *r)
+{
+    return r->status == MHD_HTTP_TOO_MANY_REQUESTS || r->status == MHD_HTTP_SERVICE_UNAVAILABLE;
+}
+
+static enum MHD_Result add_headers(struct request *r, struct MHD_Response *response)
+{
+    char number[NUMBER_TEXT_MAX + 1];
+    enum MHD_Result ok = MHD_YES;
+    if (r->out.len)
+        ok &= MHD_add_response_header(response, "Content-Type", r->content_type);
+    if (r->version >= 0) {
+        number[number_print_int64(r->version, number)] = 0;
+        ok &= MHD_add_response_header(response, "Loadstone-Version", number);
+    }
+    if (r->status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        ok &= MHD_add_response_header(response, "Allow", r->allow);
+    if (wants_retry_after(r))
+        ok &= MHD_add_response_header(response, "Retry-After", "1");
+    if (r->close || atomic_load_explicit(&r->service->draining, memory_order_relaxed))
+        ok &= MHD_add_response_header(response, "Connection", "close");
+    return ok;
+}
+
+enum MHD_Result request_answer(struct request *r)
+{
+    r->phase = REQUEST_DONE;
+    take_problem(r);
+    if (r->out.failed)
+        return MHD_NO;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(r->out.len, r->out.data, MHD_RESPMEM_PERSISTENT);
+    if (!response)
+        return MHD_NO;
+    enum MHD_Result ok = add_headers(r, response);
+    if (ok == MHD_YES)
+        ok = MHD_queue_response(r->conn, r->status, response);
+    MHD_destroy_response(response);
+    return ok;
+}
+
+void request_answer_raw(struct request *r)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct buf head = {0};
+    r->phase = REQUEST_DONE;
+    take_problem(r);
+    buf_printf(&head,
+               "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+               "Connection: close\r\n\r\n",
+               r->status, MHD_get_reason_phrase_for(r->status), r->content_type, r->out.len);
+    buf_put(&head, r->out.data, r->out.len);
+    if (info && !head.failed) {
+        ssize_t sent = send(info->connect_fd, head.data, head.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)sent; /* the client may be gone; nothing more can be said */
+        shutdown(info->connect_fd, SHUT_WR);
+    }
+    buf_deinit(&head);
+}
+
+/* ---- for handlers ---- */
+
+const struct target_segment *request_segment(const struct request *r, unsigned i)
+{
+    ASSERT(i < r->target.nsegments);
+    return &r->target.segments[i];
+}
+
+enum err request_collection_name(struct request *r, const char **out, struct err_ctx *ctx)
+{
+    *out = request_segment(r, 2)->text;
+    if (name_valid(*out))
+        return ERR_OK;
+    return err_set(ctx, ERR_INVALID,
+                   "'%.128s' is not a name of a collection: a letter or '_', then letters, digits, "
+                   "'_' and '-', at most %d characters",
+                   *out, NAME_MAX_BYTES);
+}
+
+enum err request_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
+{
+    const char *name;
+    RETURN_NOT_OK(request_collection_name(r, &name, ctx));
+    return catalog_find(r->service->catalog, name, out, ctx);
+}
+
+enum err request_open_snapshot(struct request *r, struct snapshot **out, struct err_ctx *ctx)
+{
+    struct collection *c;
+    epoch_enter();
+    enum err e = request_collection(r, &c, ctx);
+    if (e == ERR_OK) {
+        *out = collection_snapshot(c);
+        r->version = (int64_t)(*out)->version;
+        if (r->on_worker)
+            snapshot_acquire(*out);
+    }
+    if (e != ERR_OK || r->on_worker)
+        epoch_leave();
+    return e;
+}
+
+void request_close_snapshot(struct request *r, struct snapshot *s)
+{
+    if (r->on_worker)
+        snapshot_release(s);
+    else
+        epoch_leave();
+}
+
+enum err request_param_int(struct request *r, const char *name, int64_t *v, struct err_ctx *ctx)
+{
+    const struct target_segment *text = target_param(&r->target, name);
+    if (text && number_parse_int64(text->text, text->len, v) != NUMBER_OK)
+        return err_set_at(ctx, ERR_INVALID, -1, name, "%s=%.40s is not a 64-bit whole number", name,
+                          text->text);
+    return ERR_OK;
+}
+
+enum err request_param_uint(struct request *r, const char *name, uint64_t min, uint64_t max,
+                            uint64_t *v, struct err_ctx *ctx)
+{
+    const struct target_segment *text = target_param(&r->target, name);
+    int64_t value;
+    if (!text)
+        return ERR_OK;
+    if (number_parse_int64(text->text, text->len, &value) != NUMBER_OK || value < 0 ||
+        (uint64_t)value < min || (uint64_t)value > max)
+        return err_set_at(ctx, ERR_INVALID, -1, name,
+                          "%s=%.40s is not a whole number from %llu to %llu", name, text->text,
+                          (unsigned long long)min, (unsigned long long)max);
+    *v = (uint64_t)value;
+    return ERR_OK;
+}
+
+enum err request_param_bool(struct request *r, const char *name, bool *v, struct err_ctx *ctx)
+{
+    const struct target_segment *text = target_param(&r->target, name);
+    if (!text)
+        return ERR_OK;
+    *v = strcmp(text->text, "true") == 0;
+    if (*v || strcmp(text->text, "false") == 0)
+        return ERR_OK;
+    return err_set_at(ctx, ERR_INVALID, -1, name, "%s=%.40s: write true or false", name,
+                      text->text);
+}
+
+enum err request_check_out(const struct request *r, struct err_ctx *ctx)
+{
+    uint64_t max = r->service->limits.result_bytes_max;
+    if (r->out.failed)
+        return err_no_memory(ctx, r->out.len);
+    if (r->out.len > max)
+        return err_set(ctx, ERR_TOO_LARGE,
+                       "the result is larger than result_bytes_max (%llu bytes): ask for fewer "
+                       "queries, keys or features at a time",
+                       (unsigned long long)max);
+    return ERR_OK;
+}
+
+enum err request_unknown_field(struct json_slice name, const char *what, const char *known,
+                               struct err_ctx *ctx)
+{
+    char field[NAME_MAX_BYTES + 1];
+    snprintf(field, sizeof field, "%.*s",
+             name.len > NAME_MAX_BYTES ? NAME_MAX_BYTES : (int)name.len, name.data);
+    return err_set_at(ctx, ERR_INVALID, -1, field, "unknown field '%s' in %s; known: %s", field,
+                      what, known);
+}

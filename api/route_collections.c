@@ -1,0 +1,141 @@
+/* Collections: create, list, describe, drop, index state.
+ *
+ * Threads: create and drop wait for the disk and run on a writer; the rest reads one snapshot
+ * inside an epoch section. Failure: the store's sentence. */
+#include "api/routes.h"
+
+#include "api/json_writer.h"
+#include "api/schema_json.h"
+#include "base/epoch.h"
+
+static void write_eta(double eta_s, struct buf *out)
+{
+    if (eta_s < 0)
+        json_put_raw(out, "null");
+    else
+        json_put_double(out, eta_s);
+}
+
+static void write_index(struct indexer *ix, const struct collection *c, const struct snapshot *s,
+                        struct buf *out)
+{
+    struct index_state state;
+    index_state_get(ix, c, s, &state);
+    buf_printf(
+        out, "{\"state\":\"%s\",\"kind\":\"%s\",\"rows\":%llu,\"indexed_rows\":%llu,\"progress\":",
+        state.building ? "building" : "ready", index_kind_name(state.kind),
+        (unsigned long long)state.rows, (unsigned long long)state.indexed_rows);
+    json_put_double(out, state.progress);
+    json_put_raw(out, ",\"eta_s\":");
+    write_eta(state.eta_s, out);
+    buf_printf(out, ",\"bytes\":%llu", (unsigned long long)state.bytes);
+    if (state.error[0]) {
+        json_put_raw(out, ",\"error\":");
+        json_put_text(out, state.error);
+    }
+    buf_put_u8(out, '}');
+}
+
+static void describe(struct indexer *ix, const struct collection *c, struct buf *out)
+{
+    const struct snapshot *s = collection_snapshot(c);
+    const char *read_only = collection_read_only(c);
+    json_put_raw(out, "{\"name\":");
+    json_put_text(out, collection_name(c));
+    json_put_raw(out, ",\"schema\":");
+    schema_write_json(s->schema, out);
+    buf_printf(out, ",\"rows\":%llu,\"version\":%llu,\"bytes\":%llu,\"index\":",
+               (unsigned long long)s->rows, (unsigned long long)s->version,
+               (unsigned long long)s->bytes);
+    write_index(ix, c, s, out);
+    if (read_only) {
+        json_put_raw(out, ",\"state\":\"read_only\",\"detail\":");
+        json_put_text(out, read_only);
+    }
+    buf_put_u8(out, '}');
+}
+
+static void describe_quarantined(const char *name, const char *fault, struct buf *out)
+{
+    json_put_raw(out, "{\"name\":");
+    json_put_text(out, name);
+    json_put_raw(out, ",\"state\":\"quarantined\",\"detail\":");
+    json_put_text(out, fault ? fault : "");
+    buf_put_u8(out, '}');
+}
+
+struct listing {
+    struct request *request;
+    bool any;
+};
+
+static void list_one(void *arg, const char *name, struct collection *c, const char *fault)
+{
+    struct listing *l = arg;
+    struct buf *out = &l->request->out;
+    if (l->any)
+        buf_put_u8(out, ',');
+    l->any = true;
+    if (c)
+        describe(l->request->service->indexer, c, out);
+    else
+        describe_quarantined(name, fault, out);
+}
+
+enum err collections_list(struct request *r, struct err_ctx *ctx)
+{
+    struct listing l = {.request = r};
+    json_put_raw(&r->out, "{\"collections\":[");
+    catalog_each(r->service->catalog, list_one, &l);
+    json_put_raw(&r->out, "]}\n");
+    return request_check_out(r, ctx);
+}
+
+enum err collection_describe(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    epoch_enter();
+    enum err e = request_collection(r, &c, ctx);
+    if (e == ERR_OK) {
+        describe(r->service->indexer, c, &r->out);
+        buf_put_u8(&r->out, '\n');
+    }
+    epoch_leave();
+    return e;
+}
+
+enum err collection_index(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    epoch_enter();
+    enum err e = request_collection(r, &c, ctx);
+    if (e == ERR_OK) {
+        write_index(r->service->indexer, c, collection_snapshot(c), &r->out);
+        buf_put_u8(&r->out, '\n');
+    }
+    epoch_leave();
+    return e;
+}
+
+enum err collection_create(struct request *r, struct err_ctx *ctx)
+{
+    const char *name;
+    struct schema *schema;
+    bool created;
+    RETURN_NOT_OK(request_collection_name(r, &name, ctx));
+    RETURN_NOT_OK(schema_read_json(r->body.data, r->body.len, &schema, ctx));
+    enum err e = catalog_create(r->service->catalog, name, schema, &created, ctx);
+    schema_release(schema);
+    RETURN_NOT_OK(e);
+    r->status = created ? MHD_HTTP_CREATED : MHD_HTTP_OK;
+    return collection_describe(r, ctx);
+}
+
+enum err collection_drop(struct request *r, struct err_ctx *ctx)
+{
+    const char *name;
+    RETURN_NOT_OK(request_collection_name(r, &name, ctx));
+    RETURN_NOT_OK(catalog_drop(r->service->catalog, name, ctx));
+    r->status = MHD_HTTP_NO_CONTENT;
+    return ERR_OK;
+}

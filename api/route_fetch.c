@@ -1,0 +1,264 @@
+/* Fetch: features by key, columnar for many keys, one object for one.
+ *
+ *   {"keys":[..],"features":[..]}  ->  keys resolved to rows, once  ->  column by column
+ *
+ * Threads: on the HTTP thread while short, else on a reader. Failure: the first error replaces the
+ * answer. */
+#include "api/routes.h"
+
+#include "api/columns.h"
+#include "api/json_writer.h"
+#include "api/number.h"
+#include "api/row_json.h"
+
+enum { NOT_FOUND = UINT32_MAX, CHECK_ROWS = 4096 };
+
+struct fetch_ask {
+    bool keys, features, with_vectors_seen; /* fields that came */
+    bool with_vectors;
+};
+
+/* ---- many keys ---- */
+
+/* Looks the key up at once: its text lies in the body only until the next one is read. The answer's
+ * "keys" are written on the way. */
+static enum err read_key(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    struct row_ref ref;
+    struct json_slice text;
+    int64_t number;
+    bool found;
+    RETURN_NOT_OK(key_read(&r->json, s->schema->key, &number, &text, ctx));
+    if (s->schema->key == KEY_INT64) {
+        found = snapshot_find_int(s, number, &ref);
+        json_put_int(&r->out, number);
+    } else {
+        found = snapshot_find_str(s, text.data, text.len, &ref);
+        json_put_string(&r->out, text.data, text.len);
+    }
+    if (!found)
+        ref.view = NOT_FOUND;
+    buf_put(&r->refs, &ref, sizeof ref);
+    return r->refs.failed ? err_no_memory(ctx, r->refs.len) : ERR_OK;
+}
+
+static enum err read_keys(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    bool more;
+    RETURN_NOT_OK(json_array(&r->json, ctx));
+    for (int64_t row = 0;; row++) {
+        RETURN_NOT_OK(json_next_item(&r->json, &more, ctx));
+        if (!more)
+            return ERR_OK;
+        if (row)
+            buf_put_u8(&r->out, ',');
+        enum err e = read_key(r, s, ctx);
+        if (e != ERR_OK) {
+            note_place(ctx, row, "keys", 4);
+            return e;
+        }
+    }
+}
+
+/* Which of the fields a name is; false when it came before. */
+static bool first_time(bool *seen)
+{
+    bool first = !*seen;
+    *seen = true;
+    return first;
+}
+
+static enum err read_field(struct request *r, const struct snapshot *s, struct json_slice name,
+                           struct fetch_ask *a, struct err_ctx *ctx)
+{
+    enum json_type type;
+    if (json_slice_is(name, "keys") && first_time(&a->keys))
+        return read_keys(r, s, ctx);
+    if (json_slice_is(name, "with_vectors") && first_time(&a->with_vectors_seen))
+        return json_bool(&r->json, &a->with_vectors, ctx);
+    if (json_slice_is(name, "features") && !a->features) {
+        RETURN_NOT_OK(json_peek(&r->json, &type, ctx));
+        a->features = type != JSON_NULL;
+        return columns_read_json(&r->json, s->schema, &r->columns, ctx);
+    }
+    if (json_slice_is(name, "keys") || json_slice_is(name, "with_vectors") ||
+        json_slice_is(name, "features"))
+        return err_set(ctx, ERR_INVALID, "field '%.*s' comes twice in the body", (int)name.len,
+                       name.data);
+    return request_unknown_field(name, "the body of a fetch", "keys, features, with_vectors", ctx);
+}
+
+static enum err read_body(struct request *r, const struct snapshot *s, struct fetch_ask *a,
+                          struct err_ctx *ctx)
+{
+    struct json_slice name;
+    bool more;
+    if (r->body.len == 0)
+        return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
+    json_reinit(&r->json, r->body.data, r->body.len, 0);
+    RETURN_NOT_OK(json_object(&r->json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
+        if (!more)
+            break;
+        enum err e = read_field(r, s, name, a, ctx);
+        if (e != ERR_OK) {
+            note_place(ctx, -1, name.data, name.len);
+            return e;
+        }
+    }
+    if (!a->keys)
+        return err_set(ctx, ERR_INVALID, "the body needs \"keys\":[..]");
+    RETURN_NOT_OK(json_end(&r->json, ctx));
+    return a->features ? ERR_OK : columns_all(s->schema, &r->columns, ctx);
+}
+
+static size_t key_count(const struct request *r)
+{
+    return r->refs.len / sizeof(struct row_ref);
+}
+
+static struct row_ref key_row(const struct request *r, size_t i)
+{
+    return ((const struct row_ref *)r->refs.data)[i];
+}
+
+static void put_found(struct request *r)
+{
+    for (size_t i = 0; i < key_count(r); i++) {
+        if (i)
+            buf_put_u8(&r->out, ',');
+        json_put_bool(&r->out, key_row(r, i).view != NOT_FOUND);
+    }
+}
+
+/* `feature` NOT_FOUND writes the vectors. */
+static enum err put_column(struct request *r, const struct snapshot *s, uint32_t feature,
+                           struct err_ctx *ctx)
+{
+    for (size_t i = 0; i < key_count(r); i++) {
+        struct row_ref ref = key_row(r, i);
+        if (i)
+            buf_put_u8(&r->out, ',');
+        if (ref.view == NOT_FOUND)
+            json_put_raw(&r->out, "null");
+        else if (feature == NOT_FOUND)
+            row_put_vector(&r->out, s, ref);
+        else
+            row_put_cell(&r->out, s, ref, feature);
+        if (i % CHECK_ROWS == 0)
+            RETURN_NOT_OK(request_check_out(r, ctx));
+    }
+    return request_check_out(r, ctx);
+}
+
+static enum err put_columns(struct request *r, const struct snapshot *s, bool with_vectors,
+                            struct err_ctx *ctx)
+{
+    json_put_raw(&r->out, "],\"found\":[");
+    put_found(r);
+    json_put_raw(&r->out, "],\"features\":{");
+    for (size_t i = 0; i < columns_count(&r->columns); i++) {
+        if (i)
+            buf_put_u8(&r->out, ',');
+        columns_put_name(&r->out, s->schema, columns_get(&r->columns, i));
+        buf_put_u8(&r->out, '[');
+        RETURN_NOT_OK(put_column(r, s, columns_get(&r->columns, i), ctx));
+        buf_put_u8(&r->out, ']');
+    }
+    buf_put_u8(&r->out, '}');
+    if (with_vectors) {
+        json_put_raw(&r->out, ",\"vectors\":[");
+        RETURN_NOT_OK(put_column(r, s, NOT_FOUND, ctx));
+        buf_put_u8(&r->out, ']');
+    }
+    json_put_raw(&r->out, "}\n");
+    return ERR_OK;
+}
+
+static enum err fetch_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    struct fetch_ask a = {0};
+    buf_reset(&r->refs);
+    buf_reset(&r->columns);
+    json_put_raw(&r->out, "{\"version\":");
+    json_put_uint(&r->out, s->version);
+    json_put_raw(&r->out, ",\"keys\":[");
+    RETURN_NOT_OK(read_body(r, s, &a, ctx));
+    if (request_defers(r, columns_cost_us(s->schema, &r->columns, a.with_vectors, key_count(r))))
+        return ERR_OK;
+    return put_columns(r, s, a.with_vectors, ctx);
+}
+
+enum err fetch_features(struct request *r, struct err_ctx *ctx)
+{
+    struct snapshot *s;
+    if (request_defers(r, 0))
+        return ERR_OK;
+    RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
+    enum err e = fetch_in(r, s, ctx);
+    request_close_snapshot(r, s);
+    return e;
+}
+
+/* ---- one key, in the path ---- */
+
+static enum err find_row(struct request *r, const struct snapshot *s, struct row_ref *ref,
+                         struct err_ctx *ctx)
+{
+    const struct target_segment *key = request_segment(r, 4);
+    int64_t number;
+    bool found;
+    if (s->schema->key == KEY_INT64) {
+        if (number_parse_int64(key->text, key->len, &number) != NUMBER_OK)
+            return err_set_at(ctx, ERR_INVALID, -1, "key",
+                              "'%.40s' is not a key of this collection: its keys are int64",
+                              key->text);
+        found = snapshot_find_int(s, number, ref);
+    } else {
+        found = snapshot_find_str(s, key->text, key->len, ref);
+    }
+    if (found)
+        return ERR_OK;
+    return err_set_at(ctx, ERR_NOT_FOUND, -1, "key", "the collection has no key '%.200s'",
+                      key->text);
+}
+
+static enum err read_columns(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    const struct target_segment *names = target_param(&r->target, "features");
+    buf_reset(&r->columns);
+    if (names)
+        return columns_read_text(names->text, s->schema, &r->columns, ctx);
+    return columns_all(s->schema, &r->columns, ctx);
+}
+
+static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    struct row_ref ref;
+    bool with_vectors = false;
+    RETURN_NOT_OK(request_param_bool(r, "with_vectors", &with_vectors, ctx));
+    RETURN_NOT_OK(read_columns(r, s, ctx));
+    RETURN_NOT_OK(find_row(r, s, &ref, ctx));
+    json_put_raw(&r->out, "{\"version\":");
+    json_put_uint(&r->out, s->version);
+    json_put_raw(&r->out, ",\"key\":");
+    row_put_key(&r->out, s, ref);
+    json_put_raw(&r->out, ",\"features\":");
+    row_put_features(&r->out, s, ref, &r->columns);
+    if (with_vectors) {
+        json_put_raw(&r->out, ",\"vector\":");
+        row_put_vector(&r->out, s, ref);
+    }
+    json_put_raw(&r->out, "}\n");
+    return request_check_out(r, ctx);
+}
+
+enum err fetch_row(struct request *r, struct err_ctx *ctx)
+{
+    struct snapshot *s;
+    RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
+    enum err e = fetch_row_in(r, s, ctx);
+    request_close_snapshot(r, s);
+    return e;
+}

@@ -1,0 +1,32 @@
+/* The handlers, by area; routes.c has the table. */
+#ifndef LOADSTONE_API_ROUTES_H
+#define LOADSTONE_API_ROUTES_H
+
+#include "api/request.h"
+
+/* route_collections.c */
+enum err collections_list(struct request *r, struct err_ctx *ctx);
+enum err collection_create(struct request *r, struct err_ctx *ctx);
+enum err collection_describe(struct request *r, struct err_ctx *ctx);
+enum err collection_drop(struct request *r, struct err_ctx *ctx);
+enum err collection_index(struct request *r, struct err_ctx *ctx);
+
+/* route_rows.c */
+enum err rows_begin(struct request *r, struct err_ctx *ctx);
+enum err rows_answer(struct request *r, struct err_ctx *ctx);
+enum err rows_delete(struct request *r, struct err_ctx *ctx);
+
+/* route_search.c */
+enum err search(struct request *r, struct err_ctx *ctx);
+
+/* route_fetch.c */
+enum err fetch_features(struct request *r, struct err_ctx *ctx);
+enum err fetch_row(struct request *r, struct err_ctx *ctx);
+
+/* route_ops.c */
+enum err ops_root(struct request *r, struct err_ctx *ctx);
+enum err ops_health(struct request *r, struct err_ctx *ctx);
+enum err ops_ready(struct request *r, struct err_ctx *ctx);
+enum err ops_limits(struct request *r, struct err_ctx *ctx);
+
+#endif

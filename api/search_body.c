@@ -1,0 +1,313 @@
+/* What a search asks for.
+ *
+ * Every way to name the queries (vector, vectors, key, keys, octets) ends as nq x dim floats in
+ * r->queries; a search by key also notes the row, so that it is left out of its own result.
+ *
+ * Threads: the request's. Failure: 400 for options that don't parse or exclude each other, 404 for
+ * a key that isn't there, 422 for what contradicts the schema. */
+#include "api/search_body.h"
+
+#include "api/columns.h"
+#include "api/row_json.h"
+
+static const char known_fields[] =
+    "vector, vectors, key, keys, k, ef, exact, features, with_vectors";
+
+enum field {
+    F_VECTOR,
+    F_VECTORS,
+    F_KEY,
+    F_KEYS,
+    F_K,
+    F_EF,
+    F_EXACT,
+    F_FEATURES,
+    F_WITH_VECTORS,
+    F_COUNT
+};
+
+#define F_QUERIES (1u << F_VECTOR | 1u << F_VECTORS | 1u << F_KEY | 1u << F_KEYS)
+
+struct reading {
+    struct request *r;
+    const struct snapshot *s;
+    struct search_ask *ask;
+    uint32_t seen;
+};
+
+static enum err too_many(const struct request *r, struct err_ctx *ctx)
+{
+    return err_set(ctx, ERR_TOO_LARGE,
+                   "more queries than queries_max (%llu): send them in several requests",
+                   (unsigned long long)r->service->limits.queries_max);
+}
+
+/* Room for one more query. */
+static enum err add_query(struct reading *a, float **out, struct err_ctx *ctx)
+{
+    struct buf *b = &a->r->queries;
+    if (a->ask->nq == a->r->service->limits.queries_max)
+        return too_many(a->r, ctx);
+    size_t bytes = a->s->schema->dim * sizeof(float);
+    *out = buf_extend(b, bytes);
+    if (!*out)
+        return err_no_memory(ctx, b->len + bytes);
+    a->ask->nq++;
+    return ERR_OK;
+}
+
+/* ---- vectors ---- */
+
+static enum err read_vector(struct reading *a, struct err_ctx *ctx)
+{
+    const struct schema *schema = a->s->schema;
+    float *query;
+    size_t n;
+    RETURN_NOT_OK(add_query(a, &query, ctx));
+    RETURN_NOT_OK(json_floats(&a->r->json, query, schema->dim, &n, ctx));
+    if (n != schema->dim)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "vector",
+                          "vector has %zu elements, the collection's dim is %u", n, schema->dim);
+    return search_check_query(schema, query, a->ask->nq - 1, ctx);
+}
+
+static enum err read_vectors(struct reading *a, struct err_ctx *ctx)
+{
+    bool more;
+    RETURN_NOT_OK(json_array(&a->r->json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_item(&a->r->json, &more, ctx));
+        if (!more)
+            return ERR_OK;
+        int64_t row = (int64_t)a->ask->nq;
+        enum err e = read_vector(a, ctx);
+        if (e != ERR_OK) {
+            note_place(ctx, row, "vectors", 7);
+            return e;
+        }
+    }
+}
+
+/* ---- keys ---- */
+
+static enum err find_key(struct reading *a, struct row_ref *ref, struct err_ctx *ctx)
+{
+    struct json_slice text;
+    int64_t number;
+    RETURN_NOT_OK(key_read(&a->r->json, a->s->schema->key, &number, &text, ctx));
+    if (a->s->schema->key == KEY_INT64) {
+        if (snapshot_find_int(a->s, number, ref))
+            return ERR_OK;
+        return err_set_at(ctx, ERR_NOT_FOUND, -1, "key", "the collection has no key %lld",
+                          (long long)number);
+    }
+    if (snapshot_find_str(a->s, text.data, text.len, ref))
+        return ERR_OK;
+    return err_set_at(ctx, ERR_NOT_FOUND, -1, "key", "the collection has no key '%.*s'",
+                      text.len > 200 ? 200 : (int)text.len, text.data);
+}
+
+static enum err read_key(struct reading *a, struct err_ctx *ctx)
+{
+    struct row_ref ref;
+    float *query;
+    RETURN_NOT_OK(find_key(a, &ref, ctx));
+    const float *v = segment_vector(a->s->views[ref.view].segment, ref.row);
+    if (!v)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "key",
+                          "the row of this key has no vector to search with");
+    RETURN_NOT_OK(add_query(a, &query, ctx));
+    memcpy(query, v, a->s->schema->dim * sizeof(float));
+    buf_put(&a->r->refs, &ref, sizeof ref);
+    return a->r->refs.failed ? err_no_memory(ctx, a->r->refs.len) : ERR_OK;
+}
+
+static enum err read_keys(struct reading *a, struct err_ctx *ctx)
+{
+    bool more;
+    RETURN_NOT_OK(json_array(&a->r->json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_item(&a->r->json, &more, ctx));
+        if (!more)
+            return ERR_OK;
+        int64_t row = (int64_t)a->ask->nq;
+        enum err e = read_key(a, ctx);
+        if (e != ERR_OK) {
+            note_place(ctx, row, "keys", 4);
+            return e;
+        }
+    }
+}
+
+/* ---- settings ---- */
+
+static enum err read_setting(struct reading *a, const char *name, uint64_t max, uint32_t *out,
+                             struct err_ctx *ctx)
+{
+    int64_t v;
+    RETURN_NOT_OK(json_int64(&a->r->json, &v, ctx));
+    if (v < 1 || (uint64_t)v > max)
+        return err_set_at(ctx, ERR_INVALID, -1, name, "%s is %lld; it must be 1 to %llu (%s_max)",
+                          name, (long long)v, (unsigned long long)max, name);
+    *out = (uint32_t)v;
+    return ERR_OK;
+}
+
+static enum err read_features(struct reading *a, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(columns_read_json(&a->r->json, a->s->schema, &a->r->columns, ctx));
+    a->ask->with_features = a->r->columns.len > 0;
+    return ERR_OK;
+}
+
+static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
+{
+    const struct limits *l = &a->r->service->limits;
+    struct search_params *p = &a->ask->params;
+    switch (f) {
+    case F_VECTOR:
+        return read_vector(a, ctx);
+    case F_VECTORS:
+        return read_vectors(a, ctx);
+    case F_KEY:
+        return read_key(a, ctx);
+    case F_KEYS:
+        return read_keys(a, ctx);
+    case F_K:
+        return read_setting(a, "k", l->k_max, &p->k, ctx);
+    case F_EF:
+        return read_setting(a, "ef", l->ef_max, &p->ef, ctx);
+    case F_EXACT:
+        return json_bool(&a->r->json, &p->exact, ctx);
+    case F_FEATURES:
+        return read_features(a, ctx);
+    case F_WITH_VECTORS:
+        return json_bool(&a->r->json, &a->ask->with_vectors, ctx);
+    case F_COUNT:
+        break;
+    }
+    ASSERT(false);
+}
+
+static enum field field_of(struct json_slice name)
+{
+    static const char *const names[F_COUNT] = {"vector", "vectors", "key",      "keys",        "k",
+                                               "ef",     "exact",   "features", "with_vectors"};
+    enum field f = 0;
+    while (f < F_COUNT && !json_slice_is(name, names[f]))
+        f++;
+    return f;
+}
+
+static enum err read_field(struct reading *a, struct json_slice name, struct err_ctx *ctx)
+{
+    enum field f = field_of(name);
+    if (f == F_COUNT)
+        return request_unknown_field(name, "the search body", known_fields, ctx);
+    if (a->seen >> f & 1)
+        return err_set(ctx, ERR_INVALID, "field '%.*s' comes twice in the search body",
+                       (int)name.len, name.data);
+    if ((1u << f & F_QUERIES) && (a->seen & F_QUERIES))
+        return err_set(ctx, ERR_INVALID, "give one of vector, vectors, key, keys");
+    a->seen |= 1u << f;
+    enum err e = read_value(a, f, ctx);
+    if (e != ERR_OK)
+        note_place(ctx, -1, name.data, name.len);
+    return e;
+}
+
+static enum err read_json(struct reading *a, struct err_ctx *ctx)
+{
+    struct request *r = a->r;
+    struct json_slice name;
+    bool more;
+    if (r->target.nparams)
+        return err_set(ctx, ERR_INVALID, "the settings of a JSON search go into its body");
+    if (r->body.len == 0)
+        return err_set(ctx, ERR_INVALID, "the body is empty: send {\"vector\":[..],\"k\":10}");
+    json_reinit(&r->json, r->body.data, r->body.len, 0);
+    RETURN_NOT_OK(json_object(&r->json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
+        if (!more)
+            break;
+        RETURN_NOT_OK(read_field(a, name, ctx));
+    }
+    if (!(a->seen & F_QUERIES))
+        return err_set(ctx, ERR_INVALID,
+                       "the search names no query: give vector, vectors, key or "
+                       "keys");
+    return json_end(&r->json, ctx);
+}
+
+/* ---- octets ---- */
+
+static enum err read_params(struct request *r, struct search_params *p, struct err_ctx *ctx)
+{
+    const struct limits *l = &r->service->limits;
+    uint64_t k = p->k, ef = p->ef;
+    RETURN_NOT_OK(request_param_uint(r, "k", 1, l->k_max, &k, ctx));
+    RETURN_NOT_OK(request_param_uint(r, "ef", 1, l->ef_max, &ef, ctx));
+    RETURN_NOT_OK(request_param_bool(r, "exact", &p->exact, ctx));
+    p->k = (uint32_t)k;
+    p->ef = (uint32_t)ef;
+    return ERR_OK;
+}
+
+static enum err read_octets(struct reading *a, struct err_ctx *ctx)
+{
+    struct request *r = a->r;
+    const struct schema *schema = a->s->schema;
+    size_t row_bytes = schema->dim * sizeof(float);
+    RETURN_NOT_OK(read_params(r, &a->ask->params, ctx));
+    if (r->body.len % row_bytes)
+        return err_set(ctx, ERR_UNPROCESSABLE,
+                       "the body's length, %zu bytes, is no multiple of %zu (dim %u x 4)",
+                       r->body.len, row_bytes, schema->dim);
+    if (r->body.len == 0)
+        return err_set(ctx, ERR_INVALID, "the body is empty: send n x dim float32");
+    a->ask->nq = r->body.len / row_bytes;
+    if (a->ask->nq > r->service->limits.queries_max)
+        return too_many(r, ctx);
+    buf_put(&r->queries, r->body.data, r->body.len);
+    if (r->queries.failed)
+        return err_no_memory(ctx, r->body.len);
+    for (size_t i = 0; i < a->ask->nq; i++)
+        RETURN_NOT_OK(
+            search_check_query(schema, (const float *)r->queries.data + i * schema->dim, i, ctx));
+    return ERR_OK;
+}
+
+static enum err check(const struct reading *a, struct err_ctx *ctx)
+{
+    const struct search_ask *ask = a->ask;
+    if (ask->params.ef && ask->params.exact)
+        return err_set(ctx, ERR_INVALID, "two efforts at once: give ef or exact");
+    if (a->r->media_out != MEDIA_OCTETS)
+        return ERR_OK;
+    if (a->s->schema->key != KEY_INT64)
+        return err_set(ctx, ERR_NOT_ACCEPTABLE,
+                       "an octet-stream result holds int64 keys, and the collection's keys are "
+                       "strings: accept application/json");
+    if (ask->with_features || ask->with_vectors)
+        return err_set(ctx, ERR_INVALID,
+                       "an octet-stream result holds keys and distances only: leave features and "
+                       "with_vectors out, or accept application/json");
+    return ERR_OK;
+}
+
+enum err search_body_read(struct request *r, const struct snapshot *s, struct search_ask *out,
+                          struct err_ctx *ctx)
+{
+    struct reading a = {.r = r, .s = s, .ask = out};
+    *out = (struct search_ask){.params.k = 10};
+    buf_reset(&r->queries);
+    buf_reset(&r->refs);
+    buf_reset(&r->columns);
+    if (s->schema->dim == 0)
+        return err_set(ctx, ERR_UNPROCESSABLE, "the collection has no vectors to search");
+    RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(&a, ctx) : read_json(&a, ctx));
+    RETURN_NOT_OK(check(&a, ctx));
+    out->params.exclude = r->refs.len ? (const struct row_ref *)r->refs.data : NULL;
+    return ERR_OK;
+}

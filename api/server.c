@@ -1,0 +1,161 @@
+/* The HTTP server.
+ *
+ *   HTTP threads (the library's, epoll)   heads, bodies, short searches and fetches
+ *   writers                               uploads, commits, create and drop: mostly waiting for
+ * disk readers                               long searches and fetches watch overdue heads
+ *
+ * A connection's memory pool is 64 KiB: the library clears the whole pool after each request, so
+ * that a larger one costs small requests more than it gives uploads (1 MiB: a quarter of the
+ * requests, a tenth more bytes).
+ *
+ * Stopping: close the listening socket; let requests end and keep no connection alive; after
+ * shutdown_timeout_s fail the uploads that still wait for bytes; take nothing more; wait until no
+ * connection is suspended, which the library demands; stop it; join the workers.
+ *
+ * Failure: a start that fails undoes what it did. */
+#include "api/server.h"
+
+#include <microhttpd.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "api/dispatch.h"
+#include "api/listener.h"
+#include "api/upload.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum {
+    CONNECTION_POOL_BYTES = 64 * 1024,
+    WRITERS = 32,
+    STOP_POLL_US = 2000,
+};
+
+struct server {
+    struct service service;
+    struct dispatcher dispatcher;
+    struct listener listener;
+    struct MHD_Daemon *daemon;
+};
+
+static void log_library(void *arg, const char *fmt, va_list args)
+{
+    char text[512];
+    (void)arg;
+    int n = vsnprintf(text, sizeof text, fmt, args);
+    while (n > 0 && (n >= (int)sizeof text || text[n - 1] == '\n'))
+        n = n >= (int)sizeof text ? (int)sizeof text - 1 : n - 1;
+    if (n > 0)
+        log_debug("http: %.*s", n, text);
+}
+
+static unsigned core_count(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : (unsigned)n;
+}
+
+static enum err start_daemon(struct server *s, unsigned threads, struct err_ctx *ctx)
+{
+    const struct limits *l = &s->service.limits;
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                     MHD_USE_TURBO;
+    struct MHD_OptionItem pool[] = {
+        {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, threads, NULL},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    s->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, dispatch_request, &s->dispatcher, MHD_OPTION_EXTERNAL_LOGGER,
+        log_library, NULL, MHD_OPTION_LISTEN_SOCKET, s->listener.fd, MHD_OPTION_URI_LOG_CALLBACK,
+        dispatch_uri, &s->dispatcher, MHD_OPTION_NOTIFY_COMPLETED, dispatch_completed,
+        &s->dispatcher, MHD_OPTION_NOTIFY_CONNECTION, connection_notify, s->dispatcher.watch,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)l->connections_max,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)l->connections_per_ip_max,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)l->idle_timeout_s, MHD_OPTION_ARRAY, pool,
+        MHD_OPTION_END);
+    if (!s->daemon)
+        return err_set(ctx, ERR_INTERNAL,
+                       "the HTTP library did not start: look for limits on threads and open files");
+    return ERR_OK;
+}
+
+static enum err start_workers(struct server *s, struct err_ctx *ctx)
+{
+    struct service *v = &s->service;
+    const struct limits *l = &v->limits;
+    RETURN_NOT_OK(worker_pool_new("writer", WRITERS, l->queue_max, &v->writers, ctx));
+    RETURN_NOT_OK(worker_pool_new("reader", core_count(), l->queue_max, &v->readers, ctx));
+    return connection_watch_new(l->header_timeout_s, l->idle_timeout_s, &s->dispatcher.watch, ctx);
+}
+
+static void server_free(struct server *s)
+{
+    worker_pool_free(s->service.writers);
+    worker_pool_free(s->service.readers);
+    connection_watch_free(s->dispatcher.watch);
+    if (s->listener.fd >= 0)
+        close(s->listener.fd);
+    free(s);
+}
+
+enum err server_start(const struct server_options *o, struct server **out, struct err_ctx *ctx)
+{
+    struct server *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_no_memory(ctx, sizeof *s);
+    s->listener.fd = -1;
+    s->service.limits = o->limits;
+    s->service.catalog = o->catalog;
+    s->service.indexer = o->indexer;
+    s->dispatcher.service = &s->service;
+    enum err e = listener_open(o->listen, o->allow_remote, &s->listener, ctx);
+    if (e == ERR_OK)
+        e = start_workers(s, ctx);
+    if (e == ERR_OK)
+        e = start_daemon(s, o->threads ? o->threads : core_count(), ctx);
+    if (e != ERR_OK) {
+        server_free(s);
+        return e;
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+unsigned server_port(const struct server *s)
+{
+    return s->listener.port;
+}
+
+const char *server_address(const struct server *s)
+{
+    return s->listener.address;
+}
+
+static bool wait_until_zero(atomic_uint *counter, uint64_t timeout_us)
+{
+    uint64_t since = clock_mono_us();
+    while (atomic_load(counter) > 0) {
+        if (clock_mono_us() - since > timeout_us)
+            return false;
+        usleep(STOP_POLL_US);
+    }
+    return true;
+}
+
+void server_stop(struct server *s)
+{
+    if (!s)
+        return;
+    struct service *v = &s->service;
+    atomic_store(&v->draining, true);
+    MHD_quiesce_daemon(s->daemon);
+    if (!wait_until_zero(&v->running, v->limits.shutdown_timeout_s * 1000000))
+        log_warn("stopping: cutting off %u requests that still run", atomic_load(&v->running));
+    atomic_store(&v->closed, true);
+    upload_cancel_all();
+    wait_until_zero(&v->suspended, UINT64_MAX);
+    MHD_stop_daemon(s->daemon);
+    server_free(s);
+}

@@ -1,0 +1,42 @@
+/* What every request shares.
+ *
+ * Invariant: `suspended` counts every connection that the library holds suspended. It is raised
+ * before `closed` is read, and the stopping thread sets `closed` before it reads `suspended`, so
+ * that one of the two sees the other.
+ *
+ * Threads: everything is atomic. Failure: ERR_BUSY names the limit. */
+#include "api/service.h"
+
+enum err service_reserve(struct service *s, uint64_t n, struct err_ctx *ctx)
+{
+    uint64_t before = atomic_fetch_add(&s->buffer_bytes, n);
+    if (before + n <= s->limits.buffer_bytes_max)
+        return ERR_OK;
+    atomic_fetch_sub(&s->buffer_bytes, n);
+    return err_set(ctx, ERR_BUSY,
+                   "too many bodies are arriving at once (buffer_bytes_max, %llu bytes): try again "
+                   "in a moment",
+                   (unsigned long long)s->limits.buffer_bytes_max);
+}
+
+void service_unreserve(struct service *s, uint64_t n)
+{
+    atomic_fetch_sub(&s->buffer_bytes, n);
+}
+
+bool service_suspend(struct service *s, struct MHD_Connection *conn)
+{
+    atomic_fetch_add(&s->suspended, 1);
+    if (atomic_load(&s->closed)) {
+        atomic_fetch_sub(&s->suspended, 1);
+        return false;
+    }
+    MHD_suspend_connection(conn);
+    return true;
+}
+
+void service_resume(struct service *s, struct MHD_Connection *conn)
+{
+    MHD_resume_connection(conn);
+    atomic_fetch_sub(&s->suspended, 1);
+}

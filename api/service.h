@@ -1,0 +1,36 @@
+/* What every request shares: the store, the indexer, the workers, the limits, and the counters that
+ * bound memory and let the server stop in order. */
+#ifndef LOADSTONE_API_SERVICE_H
+#define LOADSTONE_API_SERVICE_H
+
+#include <microhttpd.h>
+#include <stdatomic.h>
+
+#include "api/limits.h"
+#include "base/worker.h"
+#include "index/index.h"
+#include "store/catalog.h"
+
+struct service {
+    struct limits limits;
+    struct catalog *catalog;
+    struct indexer *indexer;
+    struct worker_pool *writers; /* uploads, commits, create and drop: many, they mostly wait */
+    struct worker_pool *readers; /* long searches and fetches: about one a core */
+    atomic_uint_fast64_t buffer_bytes; /* request bodies held in memory */
+    atomic_uint running;               /* requests between head and completion */
+    atomic_uint suspended;             /* connections that wait for a worker */
+    atomic_bool draining;              /* finish what runs; keep no connection alive */
+    atomic_bool closed;                /* take nothing more */
+};
+
+/* Counts `n` bytes against buffer_bytes_max; ERR_BUSY when they don't fit. */
+WARN_UNUSED enum err service_reserve(struct service *s, uint64_t n, struct err_ctx *ctx);
+void service_unreserve(struct service *s, uint64_t n);
+
+/* Suspends a connection from its HTTP thread until service_resume, which any thread may call; false
+ * when the server is closed: a connection suspended then would never be looked at again. */
+WARN_UNUSED bool service_suspend(struct service *s, struct MHD_Connection *conn);
+void service_resume(struct service *s, struct MHD_Connection *conn);
+
+#endif

@@ -1,0 +1,29 @@
+#!/bin/sh
+# make bench: compiles the helpers and runs the measurements, or only those named.
+#   bench/run.sh [bulk_load] [memory] [startup]
+# BENCH_ROWS (1000000), BENCH_ROUNDS, BENCH_STARTS and PYTHON may be set. Everything lies under
+# $BUILD/bench; the indexed million is kept there for the next run of startup.
+set -eu
+cd "$(dirname "$0")/.."
+
+BUILD=${BUILD:-build}
+CC=${CC:-cc}
+LOADSTONED=${LOADSTONED:-$BUILD/loadstoned}
+export BUILD LOADSTONED
+mkdir -p "$BUILD/bench"
+
+compile() {
+    name=$1
+    shift
+    "$CC" -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Isrc -I. "bench/$name.c" \
+        -o "$BUILD/bench/$name" "$@"
+}
+
+compile http_upload -lpthread
+compile disk_write -luring
+compile discard_server -lmicrohttpd
+
+for measurement in ${*:-bulk_load memory startup}; do
+    printf '\n== %s\n' "$measurement"
+    "${PYTHON:-python3}" "bench/$measurement.py"
+done

@@ -1,0 +1,261 @@
+/* Opens .ann files: maps them, checks everything that a search relies on.
+ *
+ * Trusted after open: every section lies inside the file and has the size that the shape asks for;
+ * the entry is a node; every row id is a row. Not checked here are the links: they are the bulk of
+ * the file, and a search skips one that is out of range.
+ *
+ * The map stands at a multiple of 2 MiB so that the kernel may use huge pages for it, where it has
+ * them for files; where not, the advice is refused and nothing else changes.
+ *
+ * Threads: an open file is immutable. Failure: ERR_CORRUPT names the file; nothing stays mapped. */
+#include "index/ann_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "index/ann_format.h"
+
+struct ann_header {
+    struct ann_file file; /* shape, entry, layers, upper lists */
+    uint64_t file_bytes;
+    uint32_t nsections;
+    struct ann_section sections[ANN_SECTIONS_MAX];
+};
+
+static enum err corrupt(const char *path, const char *what, struct err_ctx *ctx)
+{
+    return err_set(ctx, ERR_CORRUPT, "%s: %s; remove the file and the index is built anew", path,
+                   what);
+}
+
+static void decode_shape(struct cursor *c, struct ann_header *h)
+{
+    struct ann_shape *s = &h->file.shape;
+    const void *id = cursor_take(c, sizeof(s->collection_id));
+    if (id)
+        memcpy(s->collection_id, id, sizeof(s->collection_id));
+    s->segment_id = cursor_u64(c);
+    h->file_bytes = cursor_u64(c);
+    s->rows = cursor_u32(c);
+    s->nodes = cursor_u32(c);
+    s->dim = cursor_u32(c);
+    s->metric = (enum metric)cursor_u32(c);
+    s->m = cursor_u32(c);
+    s->ef_construction = cursor_u32(c);
+    h->file.entry = cursor_u32(c);
+    h->file.layers = cursor_u32(c);
+    h->file.upper_lists = cursor_u32(c);
+    cursor_u32(c);
+}
+
+static enum err decode_header(const char *path, const uint8_t *data, size_t n, struct ann_header *h,
+                              struct err_ctx *ctx)
+{
+    struct cursor c = cursor_over(data, n);
+    const void *magic = cursor_take(&c, 8);
+    if (!magic || memcmp(magic, ANN_MAGIC, 8) != 0)
+        return corrupt(path, "not a finished index file (bad magic)", ctx);
+    if (cursor_u32(&c) != ANN_FORMAT_VERSION)
+        return corrupt(path, "written in a format version that this release does not know", ctx);
+    cursor_u32(&c);
+    if (cursor_u32(&c) != 0)
+        return corrupt(path, "needs a feature that this release does not know", ctx);
+    h->nsections = cursor_u32(&c);
+    if (h->nsections > ANN_SECTIONS_MAX)
+        return corrupt(path, "too many sections in the header", ctx);
+    decode_shape(&c, h);
+    for (uint32_t i = 0; i < h->nsections; i++) {
+        struct ann_section *s = &h->sections[i];
+        s->kind = cursor_u32(&c);
+        cursor_u32(&c);
+        s->offset = cursor_u64(&c);
+        s->length = cursor_u64(&c);
+        s->sum = cursor_u64(&c);
+    }
+    size_t covered = (size_t)(c.p - data);
+    uint32_t crc = cursor_u32(&c);
+    if (c.failed || crc != crc32c(0, data, covered))
+        return corrupt(path, "the header does not match its checksum", ctx);
+    return ERR_OK;
+}
+
+static bool shape_valid(const struct ann_file *a)
+{
+    const struct ann_shape *s = &a->shape;
+    return s->nodes >= 1 && s->nodes <= s->rows && s->dim >= 1 && s->dim <= DIM_MAX &&
+           (unsigned)s->metric <= DIST_IP && s->m >= 1 && s->m <= ANN_M_MAX &&
+           a->entry < s->nodes && a->layers >= 1 && a->layers <= ANN_LAYERS_MAX &&
+           (uint64_t)a->upper_lists <= (uint64_t)s->nodes * (a->layers - 1);
+}
+
+/* What the section of a kind must hold, in bytes. None of these can overflow: nodes and lists are
+ * below 2^38, m at most ANN_M_MAX. */
+static uint64_t section_length(const struct ann_file *a, uint32_t kind)
+{
+    const struct ann_shape *s = &a->shape;
+    switch (kind) {
+    case ANN_LINKS:
+        return (uint64_t)s->nodes * 2 * s->m * sizeof(uint32_t);
+    case ANN_UPPER:
+        return (uint64_t)a->upper_lists * s->m * sizeof(uint32_t);
+    default:
+        return (uint64_t)s->nodes * sizeof(uint32_t);
+    }
+}
+
+static enum err place_section(const char *path, const struct ann_header *h,
+                              const struct ann_section *s, struct ann_file *a, struct err_ctx *ctx)
+{
+    if (s->offset % ANN_ALIGN != 0 || s->offset < ANN_ALIGN || s->offset > h->file_bytes ||
+        s->length > h->file_bytes - s->offset)
+        return corrupt(path, "a section lies outside the file", ctx);
+    if (s->kind == 0 || s->kind >= ANN_KIND_END)
+        return ERR_OK;
+    if (s->length != section_length(a, s->kind))
+        return corrupt(path, "a section has the wrong length", ctx);
+    const void *at = a->map + s->offset;
+    switch ((enum ann_section_kind)s->kind) {
+    case ANN_LINKS:
+        a->links = at;
+        break;
+    case ANN_UPPER_AT:
+        a->upper_at = at;
+        break;
+    case ANN_UPPER:
+        a->upper = at;
+        break;
+    case ANN_ROWS:
+        a->rows = at;
+        break;
+    case ANN_NORMS:
+        a->norms = at;
+        break;
+    case ANN_KIND_END:
+        break;
+    }
+    return ERR_OK;
+}
+
+static enum err check_sections(const char *path, const struct ann_file *a, struct err_ctx *ctx)
+{
+    const struct ann_shape *s = &a->shape;
+    if (!a->links || !a->upper_at || (a->upper_lists > 0 && !a->upper))
+        return corrupt(path, "a section of the graph is missing", ctx);
+    if ((s->metric == DIST_COSINE) != (a->norms != NULL))
+        return corrupt(path, "the norms do not fit the metric", ctx);
+    if (!a->rows)
+        return s->nodes == s->rows ? ERR_OK : corrupt(path, "the row ids are missing", ctx);
+    for (uint32_t i = 0; i < s->nodes; i++) {
+        if (a->rows[i] >= s->rows || (i > 0 && a->rows[i] <= a->rows[i - 1]))
+            return corrupt(path, "the row ids are not ascending rows of the segment", ctx);
+    }
+    return ERR_OK;
+}
+
+/* Maps `len` bytes of the file at a multiple of 2 MiB. */
+static enum err map_aligned(int fd, const char *path, size_t len, struct ann_file *a,
+                            struct err_ctx *ctx)
+{
+    size_t whole = len + ANN_ALIGN_LARGE;
+    void *range = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED)
+        return err_system(ctx, errno, "cannot map %s", path);
+    a->reserved = range;
+    a->reserved_len = whole;
+    void *at = (void *)round_up((uintptr_t)range, ANN_ALIGN_LARGE);
+    void *map = mmap(at, len, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (map == MAP_FAILED)
+        return err_system(ctx, errno, "cannot map %s", path);
+    a->map = map;
+    madvise(map, len, MADV_HUGEPAGE); /* refused by kernels without it: small pages serve too */
+    return ERR_OK;
+}
+
+static enum err open_header(int fd, const char *path, struct ann_header *h, struct err_ctx *ctx)
+{
+    uint8_t data[ANN_HEADER_MAX];
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return err_system(ctx, errno, "cannot read the size of %s", path);
+    ssize_t n = pread(fd, data, sizeof(data), 0);
+    if (n < 0)
+        return err_system(ctx, errno, "cannot read %s", path);
+    RETURN_NOT_OK(decode_header(path, data, (size_t)n, h, ctx));
+    if (!shape_valid(&h->file))
+        return corrupt(path, "the header holds impossible values", ctx);
+    if (h->file_bytes != (uint64_t)st.st_size || h->file_bytes < ANN_ALIGN)
+        return corrupt(path, "the file is shorter or longer than its header says", ctx);
+    return ERR_OK;
+}
+
+static enum err open_fd(int fd, const char *path, struct ann_file *a, struct err_ctx *ctx)
+{
+    struct ann_header h = {0};
+    RETURN_NOT_OK(open_header(fd, path, &h, ctx));
+    *a = h.file;
+    a->bytes = h.file_bytes;
+    RETURN_NOT_OK(map_aligned(fd, path, h.file_bytes, a, ctx));
+    for (uint32_t i = 0; i < h.nsections; i++)
+        RETURN_NOT_OK(place_section(path, &h, &h.sections[i], a, ctx));
+    return check_sections(path, a, ctx);
+}
+
+enum err ann_file_open(const char *path, struct ann_file **out, struct err_ctx *ctx)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return err_set(ctx, ERR_NOT_FOUND, "%s: no such file", path);
+    if (fd < 0)
+        return err_system(ctx, errno, "cannot open %s", path);
+    struct ann_file *a = calloc(1, sizeof(*a));
+    enum err e = a ? open_fd(fd, path, a, ctx) : err_no_memory(ctx, sizeof(*a));
+    close(fd);
+    if (e != ERR_OK) {
+        ann_file_close(a);
+        return e;
+    }
+    *out = a;
+    return ERR_OK;
+}
+
+void ann_file_close(void *ann)
+{
+    struct ann_file *a = ann;
+    if (!a)
+        return;
+    if (a->reserved)
+        munmap(a->reserved, a->reserved_len);
+    free(a);
+}
+
+enum err ann_file_verify(const struct ann_file *a, const char *path, struct err_ctx *ctx)
+{
+    struct ann_header h = {0};
+    RETURN_NOT_OK(decode_header(path, a->map, ANN_HEADER_MAX, &h, ctx));
+    for (uint32_t i = 0; i < h.nsections; i++) {
+        const struct ann_section *s = &h.sections[i];
+        if (XXH3_64bits(a->map + s->offset, s->length) != s->sum)
+            return corrupt(path, "a section does not match its checksum", ctx);
+    }
+    return ERR_OK;
+}
+
+enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
+                        const struct segment *s, struct err_ctx *ctx)
+{
+    static const uint8_t unknown[16];
+    const struct ann_shape *sh = &a->shape;
+    bool ours = memcmp(sh->collection_id, unknown, sizeof(unknown)) == 0 ||
+                memcmp(sh->collection_id, collection_id, sizeof(unknown)) == 0;
+    if (!ours || sh->segment_id != s->id || sh->rows != s->rows || sh->dim != s->schema->dim ||
+        sh->metric != s->schema->metric)
+        return err_set(ctx, ERR_CORRUPT,
+                       "the index file belongs to another segment than %016llx: it is built anew",
+                       (unsigned long long)s->id);
+    return ERR_OK;
+}

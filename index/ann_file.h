@@ -1,0 +1,93 @@
+/* The .ann file: the graph over the vectors of one segment, mapped and searched in place. The
+ * vectors themselves stay in the segment file.
+ *
+ *   0       header: magic, versions, identity, shape, section table, CRC-32C; zeros to 64 KiB
+ *   64 KiB  sections, each at a multiple of 64 KiB, of 2 MiB when it is that large
+ *
+ *   ANN_LINKS     nodes x 2m u32: neighbours on the bottom layer
+ *   ANN_UPPER_AT  nodes x u32: where the node's upper lists start in ANN_UPPER (in lists); a node
+ *                 of the bottom layer only has ANN_NONE
+ *   ANN_UPPER     lists x m u32: layer 1, 2, ... of the first tall node, then of the next
+ *   ANN_ROWS      nodes x u32, ascending: the segment row of a node; left out when every row has a
+ *                 vector and node = row
+ *   ANN_NORMS     nodes x f32: 1 / |vector|; for cosine
+ *
+ * A list ends at its first ANN_NONE. The header is written last, so a half-written file has none.
+ *
+ * A mapped file is immutable and shared by all threads. What is cheap is checked at open; links are
+ * not: who follows one checks that it is below `nodes`. */
+#ifndef LOADSTONE_INDEX_ANN_FILE_H
+#define LOADSTONE_INDEX_ANN_FILE_H
+
+#include "index/faiss_graph.h"
+#include "io/io.h"
+#include "store/segment.h"
+
+#define ANN_NONE UINT32_MAX
+
+enum { ANN_M_MAX = 512, ANN_LAYERS_MAX = 64 };
+
+/* What a graph belongs to and how it was made. */
+struct ann_shape {
+    uint8_t collection_id[16]; /* zeros: unknown */
+    uint64_t segment_id;
+    uint32_t rows;  /* of the segment */
+    uint32_t nodes; /* rows with a vector */
+    uint32_t dim;
+    enum metric metric;
+    uint32_t m;
+    uint32_t ef_construction;
+};
+
+struct ann_file {
+    struct ann_shape shape;
+    uint32_t entry;       /* node where a search starts */
+    uint32_t layers;      /* 1 = bottom only */
+    uint32_t upper_lists; /* lists in `upper` */
+    const uint32_t *links;
+    const uint32_t *upper_at;
+    const uint32_t *upper;
+    const uint32_t *rows; /* NULL: node = row */
+    const float *norms;   /* NULL unless cosine */
+    uint64_t bytes;       /* of the file */
+    const uint8_t *map;
+    void *reserved; /* address range that holds the map */
+    size_t reserved_len;
+};
+
+/* Maps a file and validates header, bounds and row ids. ERR_NOT_FOUND when there is none;
+ * ERR_CORRUPT names the file and what is wrong. */
+WARN_UNUSED enum err ann_file_open(const char *path, struct ann_file **out, struct err_ctx *ctx);
+void ann_file_close(void *ann); /* a struct ann_file; NULL is allowed */
+
+/* Checks every section against its checksum; reads the whole file. */
+WARN_UNUSED enum err ann_file_verify(const struct ann_file *a, const char *path,
+                                     struct err_ctx *ctx);
+
+/* ERR_CORRUPT unless the graph was made for this very segment of this collection (an id of zeros
+ * in the file matches any). */
+WARN_UNUSED enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
+                                    const struct segment *s, struct err_ctx *ctx);
+
+/* Row of a node < nodes. */
+static inline uint32_t ann_row(const struct ann_file *a, uint32_t node)
+{
+    return a->rows ? a->rows[node] : node;
+}
+
+/* Neighbours of a node < nodes on an upper layer >= 1, m of them; NULL when it has none there. */
+static inline const uint32_t *ann_upper_links(const struct ann_file *a, uint32_t node,
+                                              uint32_t layer)
+{
+    uint64_t list = (uint64_t)a->upper_at[node] + layer - 1;
+    return list < a->upper_lists ? a->upper + list * a->shape.m : NULL;
+}
+
+/* Writes `path` (must not exist) from a finished graph. `rows` (ascending, one per node) is NULL
+ * when node = row; `norms` is NULL unless the metric is cosine. On error the file is worthless and
+ * has no header. Synced when it returns. */
+WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
+                                    struct faiss_graph *graph, const uint32_t *rows,
+                                    const float *norms, struct err_ctx *ctx);
+
+#endif

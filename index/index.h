@@ -1,0 +1,47 @@
+/* The indexer: builds an ANN structure for each file segment in a child process, maps it, attaches
+ * it. Knows the store's snapshots, nothing of HTTP. */
+#ifndef LOADSTONE_INDEX_INDEX_H
+#define LOADSTONE_INDEX_INDEX_H
+
+#include "store/collection.h"
+
+struct indexer;
+
+struct indexer_options {
+    const char *self;  /* path of this executable, for the build child */
+    unsigned threads;  /* OpenMP threads of a build child; 0 = all cores */
+    uint32_t rows_min; /* segments with fewer vectors are scanned exactly; 0 = default 1000 */
+};
+
+/* Picks the kernels, starts the build thread. */
+WARN_UNUSED enum err indexer_new(const struct indexer_options *o, struct indexer **out,
+                                 struct err_ctx *ctx);
+/* Kills a running child, joins the thread. */
+void indexer_free(struct indexer *ix);
+
+/* store_hooks.segment_added: maps index/<id>.ann when it is there and valid, else queues a build.
+ */
+void indexer_segment_added(void *ix, struct collection *c, struct segment *s);
+
+struct index_state {
+    bool building;         /* a build of this collection runs or is queued */
+    enum index_kind kind;  /* in use: never INDEX_AUTO */
+    uint64_t rows;         /* live rows with a vector */
+    uint64_t indexed_rows; /* of them in an ANN structure */
+    double progress;       /* 0..1; 1 when ready */
+    double eta_s;          /* 0 when ready, negative while unknown */
+    uint64_t bytes;        /* of the .ann files in use */
+    char error[256];       /* why the last build failed, or "" */
+};
+void index_state_get(struct indexer *ix, const struct collection *c, const struct snapshot *s,
+                     struct index_state *out);
+
+/* `loadstoned build-index ...`: the child's main; argv[0] is the word build-index. Writes one .ann
+ * for one segment file; progress goes to standard output as lines "progress <0..1>", an error as
+ * "error <sentence>". */
+int build_index_main(int argc, char **argv);
+
+/* Name of the kernels in use: "avx512", "avx2", "scalar". LOADSTONE_ISA forces one. */
+const char *index_isa(void);
+
+#endif

@@ -1,0 +1,45 @@
+/* Distance kernels on float32, picked at run time for the processor: AVX-512, AVX2 or plain C.
+ *
+ * Shapes: x and y are d floats at any alignment; the _4 forms measure one x against four rows at
+ * once and give each row the same bits wherever it stands among the four. Sums run in float: a
+ * result differs from the exact one by at most kernels_error(d) times the sum of the magnitudes of
+ * the terms. Norms are squared. */
+#ifndef LOADSTONE_INDEX_KERNELS_H
+#define LOADSTONE_INDEX_KERNELS_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+
+struct kernels {
+    const char *name; /* "avx512", "avx2", "scalar" */
+    float (*l2sqr)(const float *x, const float *y, size_t d);
+    float (*dot)(const float *x, const float *y, size_t d);
+    /* x . y, and y . y in *norm. */
+    float (*dot_norm)(const float *x, const float *y, size_t d, float *norm);
+    void (*l2sqr_4)(const float *x, const float *const y[4], size_t d, float out[4]);
+    void (*dot_4)(const float *x, const float *const y[4], size_t d, float out[4]);
+    void (*dot_norm_4)(const float *x, const float *const y[4], size_t d, float dot[4],
+                       float norm[4]);
+};
+
+/* The kernels in use: plain C until kernels_init, which runs before any other thread. */
+extern struct kernels kernels;
+
+/* Picks the best kernels of this processor, or those that LOADSTONE_ISA names: ERR_INVALID when
+ * that name is unknown or the processor lacks them. */
+WARN_UNUSED enum err kernels_init(struct err_ctx *ctx);
+
+/* The kernels of that name; NULL when unknown or when the processor lacks them. */
+const struct kernels *kernels_find(const char *name);
+
+/* Bound of the rounding error of a sum over d terms, relative to the sum of their magnitudes; the
+ * same for every instruction set. */
+double kernels_error(size_t d);
+
+extern const struct kernels kernels_scalar;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2, kernels_avx512;
+#endif
+
+#endif

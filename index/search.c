@@ -1,0 +1,234 @@
+/* Search over a snapshot: which view is walked, which is scanned, and for whom.
+ *
+ *   group of queries (as many as fit a few MiB of candidates)
+ *     for each view:  graph ─ walk for each query; who found too little scans the view alone
+ *                     none  ─ one scan for all queries of the group
+ *     for each query: settle the candidates of all views
+ *
+ * All views feed the same candidates, so merging needs no step of its own. Graph views come first:
+ * their rows tighten the bounds before the scans begin.
+ *
+ * Threads: one scratch per thread, made at first use, freed when the thread ends; nothing else is
+ * shared. Failure: no memory when a scratch grows; the snapshot is untouched. */
+#include "index/search_internal.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "index/distance.h"
+
+enum { GROUP_BYTES = 8 << 20, GROUP_QUERIES_MAX = 64, EF_DEFAULT = 128 };
+
+/* ---- scratch ---- */
+
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static bool scratch_key_made;
+
+static void scratch_free(void *arg)
+{
+    struct search_scratch *s = arg;
+    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,   &s->queries,   &s->rows,
+                         &s->pointers, &s->visited, &s->touched, &s->distances, &s->nodes,
+                         &s->detour,   &s->list,    &s->measured};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        buf_deinit(all[i]);
+    free(s);
+}
+
+static void scratch_make_key(void)
+{
+    scratch_key_made = pthread_key_create(&scratch_key, scratch_free) == 0;
+}
+
+struct search_scratch *search_scratch_local(void)
+{
+    static __thread struct search_scratch *mine;
+    if (mine)
+        return mine;
+    pthread_once(&scratch_once, scratch_make_key);
+    struct search_scratch *s = scratch_key_made ? calloc(1, sizeof(*s)) : NULL;
+    if (s && pthread_setspecific(scratch_key, s) != 0) {
+        free(s);
+        s = NULL;
+    }
+    return mine = s;
+}
+
+void *scratch_room(struct buf *b, size_t n, size_t size)
+{
+    size_t bytes;
+    if (!checked_mul(n, size, &bytes))
+        return NULL;
+    b->failed = false;
+    b->len = b->cap; /* growing keeps what is there: the bits of a bitmap, the nodes of a heap */
+    if (bytes > b->cap && !buf_reserve(b, bytes - b->cap))
+        return NULL;
+    return b->data;
+}
+
+/* ---- queries ---- */
+
+enum err search_check_query(const struct schema *s, const float *query, size_t index,
+                            struct err_ctx *ctx)
+{
+    bool zero = true;
+    for (uint32_t i = 0; i < s->dim; i++) {
+        if (!isfinite(query[i]))
+            return err_set(ctx, ERR_UNPROCESSABLE,
+                           "query %zu: element %u is %s; every element must be a finite number",
+                           index, i, isnan(query[i]) ? "NaN" : "infinite");
+        zero = zero && query[i] == 0;
+    }
+    if (zero && s->metric == DIST_COSINE)
+        return err_set(ctx, ERR_UNPROCESSABLE,
+                       "query %zu is a zero vector, which has no direction: cosine distance is "
+                       "not defined for it",
+                       index);
+    return ERR_OK;
+}
+
+static uint32_t effort(const struct search_params *p)
+{
+    uint32_t ef = p->ef ? p->ef : EF_DEFAULT;
+    return ef < p->k ? p->k : ef;
+}
+
+static size_t group_size(const struct search_params *p, uint32_t dim, size_t nq)
+{
+    size_t each = p->k * sizeof(float) + (p->k + COLLECT_SPARE) * sizeof(struct candidate) +
+                  dim * sizeof(float);
+    size_t n = GROUP_BYTES / each;
+    n = n < 1 ? 1 : n > GROUP_QUERIES_MAX ? GROUP_QUERIES_MAX : n;
+    return n < nq ? n : nq;
+}
+
+/* The query at length 1, so that its squares stay within float. */
+static const float *scale_query(const float *q, double norm2, uint32_t dim, float *out)
+{
+    double inv = 1 / sqrt(norm2);
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] = (float)(q[i] * inv);
+    return out;
+}
+
+static struct collect *start_group(const struct snapshot *s, const float *queries, size_t n,
+                                   const struct search_params *p, struct search_scratch *scratch)
+{
+    uint32_t dim = s->schema->dim, found_max = p->k + COLLECT_SPARE;
+    struct collect *all = scratch_room(&scratch->collects, n, sizeof(*all));
+    float *bounds = scratch_room(&scratch->bounds, n * p->k, sizeof(float));
+    struct candidate *found = scratch_room(&scratch->found, n * found_max, sizeof(*found));
+    float *scaled = scratch_room(&scratch->queries, n * dim, sizeof(float));
+    if (!all || !bounds || !found || !scaled)
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        const float *q = queries + i * dim;
+        double norm2 = distance_norm2(q, dim);
+        bool scale = s->schema->metric == DIST_COSINE;
+        all[i] =
+            (struct collect){.snapshot = s,
+                             .query = q,
+                             .scaled = scale ? scale_query(q, norm2, dim, scaled + i * dim) : q,
+                             .norm2 = norm2,
+                             .exclude = {UINT32_MAX, 0},
+                             .k = p->k,
+                             .candidates_max = found_max,
+                             .bound = INFINITY,
+                             .bounds = bounds + i * p->k,
+                             .candidates = found + i * found_max};
+    }
+    return all;
+}
+
+/* ---- views ---- */
+
+static enum err walk_view(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+                          uint32_t ef, struct collect *queries, size_t n,
+                          struct search_scratch *scratch, struct err_ctx *ctx)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool enough;
+        RETURN_NOT_OK(graph_search(s, view, a, ef, &queries[i], scratch, &enough, ctx));
+        if (!enough)
+            RETURN_NOT_OK(exact_scan(s, view, &queries[i], 1, scratch, ctx));
+    }
+    return ERR_OK;
+}
+
+/* One pass walks the views that have a graph worth walking, the other scans the rest. */
+static enum err search_views(const struct snapshot *s, const struct search_params *p, bool walk,
+                             struct collect *queries, size_t n, struct search_scratch *scratch,
+                             struct err_ctx *ctx)
+{
+    uint32_t ef = effort(p);
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct view *v = &s->views[i];
+        const struct ann_file *a = p->exact ? NULL : graph_of_view(v, ef);
+        if (v->live == 0 || walk != (a != NULL))
+            continue;
+        if (a)
+            RETURN_NOT_OK(walk_view(s, i, a, ef, queries, n, scratch, ctx));
+        else
+            RETURN_NOT_OK(exact_scan(s, i, queries, n, scratch, ctx));
+    }
+    return ERR_OK;
+}
+
+static enum err check_params(const struct snapshot *s, size_t nq, const struct search_params *p,
+                             const struct search_scratch *scratch, struct err_ctx *ctx)
+{
+    if (s->schema->dim == 0)
+        return err_set(ctx, ERR_UNPROCESSABLE,
+                       "this collection has no vectors, so it cannot be searched; fetch by key");
+    if (p->k < 1 || p->k > SEARCH_K_MAX)
+        return err_set(ctx, ERR_INVALID, "k is %u; it must be 1 to %d", p->k, SEARCH_K_MAX);
+    if (p->ef > SEARCH_EF_MAX)
+        return err_set(ctx, ERR_INVALID, "ef is %u; it must be 1 to %d", p->ef, SEARCH_EF_MAX);
+    if (nq > SEARCH_QUERIES_MAX)
+        return err_set(ctx, ERR_TOO_LARGE, "%zu queries in one request; the limit is %d", nq,
+                       SEARCH_QUERIES_MAX);
+    return scratch ? ERR_OK : err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
+}
+
+enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
+                    const struct search_params *p, struct search_scratch *scratch, struct hit *hits,
+                    uint32_t *nhits, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(check_params(s, nq, p, scratch, ctx));
+    size_t group = group_size(p, s->schema->dim, nq);
+    for (size_t first = 0, n; first < nq; first += n) {
+        n = nq - first < group ? nq - first : group;
+        struct collect *all = start_group(s, queries + first * s->schema->dim, n, p, scratch);
+        if (!all)
+            return err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
+        for (size_t i = 0; p->exclude && i < n; i++)
+            all[i].exclude = p->exclude[first + i];
+        RETURN_NOT_OK(search_views(s, p, true, all, n, scratch, ctx));
+        RETURN_NOT_OK(search_views(s, p, false, all, n, scratch, ctx));
+        for (size_t i = 0; i < n; i++)
+            nhits[first + i] = collect_finish(&all[i], hits + (first + i) * p->k);
+    }
+    return ERR_OK;
+}
+
+/* ---- cost ---- */
+
+double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p)
+{
+    const double row_us = 0.006, float_us = 0.00008; /* a row in a scan: fixed, per dimension */
+    const double jump_us = 0.05;                     /* a random row: cache misses */
+    uint32_t ef = effort(p);
+    double each = 2;
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct view *v = &s->views[i];
+        const struct ann_file *a = p->exact ? NULL : graph_of_view(v, ef);
+        double row = row_us + float_us * s->schema->dim;
+        double walked = a ? (double)ef * (8 + a->shape.m / 4.0) : 0;
+        if (a && walked < v->rows)
+            each += walked * (row + jump_us);
+        else
+            each += v->rows * row;
+    }
+    return each * (double)nq;
+}

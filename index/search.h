@@ -1,0 +1,45 @@
+/* Nearest neighbours in a snapshot: per view, the graph where the segment has an ANN structure,
+ * else an exact scan; merged. A search never misses an acknowledged row.
+ *
+ * Threads: everything is per call; one scratch per thread (search_scratch_local). No lock; memory
+ * is only allocated when a scratch grows. One thread per query, always. */
+#ifndef LOADSTONE_INDEX_SEARCH_H
+#define LOADSTONE_INDEX_SEARCH_H
+
+#include "store/snapshot.h"
+
+enum { SEARCH_K_MAX = 10000, SEARCH_QUERIES_MAX = 10000, SEARCH_EF_MAX = 100000 };
+
+struct search_params {
+    uint32_t k;
+    uint32_t ef; /* graph effort; 0 = default (max(k, 128)); raised to k when below */
+    bool exact;  /* scan everything */
+    /* Per query: a row left out of its own result (search by key), view = UINT32_MAX for none.
+     * NULL = none for all. */
+    const struct row_ref *exclude;
+};
+
+struct hit {
+    double distance; /* l2: Euclidean; cosine: 1 - cos; ip: -dot. Computed in double. */
+    struct row_ref ref;
+};
+
+struct search_scratch; /* pools, visited bitmaps; grows to what the largest search needs */
+/* The calling thread's scratch, made at first use and freed with the thread. NULL: no memory. */
+struct search_scratch *search_scratch_local(void);
+
+/* nq queries (nq x dim float32, row-major, finite; not zero for cosine: the caller has checked with
+ * search_check_query). Writes the hits of query i to hits[i * k ..], nearest first, ties by key,
+ * and their number to nhits[i]. */
+WARN_UNUSED enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
+                                const struct search_params *p, struct search_scratch *scratch,
+                                struct hit *hits, uint32_t *nhits, struct err_ctx *ctx);
+
+/* NaN, Inf, or a zero vector for cosine: ERR_UNPROCESSABLE naming the query and the element. */
+WARN_UNUSED enum err search_check_query(const struct schema *s, const float *query, size_t index,
+                                        struct err_ctx *ctx);
+
+/* Estimated CPU microseconds, for the choice between running here and on a worker. */
+double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p);
+
+#endif

@@ -1,0 +1,364 @@
+/* Graph search of one view: best-first walk over the HNSW graph of its segment.
+ * (Yu. Malkov, D. Yashunin, "Efficient and robust approximate nearest neighbor search using
+ * Hierarchical Navigable Small World graphs", 2016; algorithms 2 and 5.)
+ *
+ *   upper layers: greedy descent to an entry near the query
+ *   bottom layer: expand the nearest node not expanded yet, until none is nearer than the worst
+ *                 of the pool
+ *
+ *   pool:    the ef nearest live rows so far, nearest first, in two flat arrays
+ *   detour:  min-heap of dead rows on the way: walked through, never returned. The pool holds only
+ *            live rows, so deletions lengthen the walk and never shorten the result
+ *
+ * A walk that has measured half of the graph gives up: from there a scan is cheaper, and exact.
+ * Rejected: one pool for live and dead rows, cut to the live ones at the end: a query in the midst
+ * of deleted rows fills it with them and returns far rows.
+ *
+ * Links come from a file and are not trusted: a node out of range is skipped. Neighbours are
+ * prefetched as they are listed, measured four at a time.
+ *
+ * Threads: per call, on the caller's scratch. Failure: no memory for the scratch. */
+#include "index/search_internal.h"
+
+#include <string.h>
+
+#include "index/kernels.h"
+
+#define WALK_DONE 0x80000000u /* nodes are below 2^31 */
+
+enum {
+    TOUCHED_MAX = 1 << 16,
+    PREFETCH_BYTES = 1024, /* of a vector; the processor goes on from there by itself */
+    MEASURE_MORE = 4       /* rows beyond k whose order float may have got wrong */
+};
+
+/* A dead row on the way. */
+struct heap_node {
+    float distance;
+    uint32_t node;
+};
+
+struct walk {
+    const struct ann_file *a;
+    const struct view *view;
+    uint32_t view_index;
+    const struct collect *query;
+    const float *vectors;
+    uint32_t dim;
+    enum metric metric;
+    uint32_t links; /* per node on the bottom layer */
+    uint32_t ef;
+    uint32_t npool, cursor; /* no node of the pool before `cursor` waits for expansion */
+    uint32_t ndetour;
+    uint32_t ntouched;
+    uint64_t measured_max, measured_n;
+    struct search_scratch *scratch;
+    uint64_t *visited;
+    uint32_t *touched;
+    float *distances;
+    uint32_t *nodes;
+    uint32_t *list;
+    float *measured;
+};
+
+const struct ann_file *graph_of_view(const struct view *v, uint32_t ef)
+{
+    const struct ann_file *a = segment_ann(v->segment);
+    if (!a || v->live < v->rows / 4 || ef >= a->shape.nodes / 4)
+        return NULL;
+    return a;
+}
+
+/* ---- distances ---- */
+
+static inline const float *node_vector(const struct walk *w, uint32_t node)
+{
+    return w->vectors + (size_t)ann_row(w->a, node) * w->dim;
+}
+
+static inline void prefetch_vector(const struct walk *w, uint32_t node)
+{
+    const char *p = (const char *)node_vector(w, node);
+    size_t n = w->dim * sizeof(float);
+    if (n > PREFETCH_BYTES)
+        n = PREFETCH_BYTES;
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(p + i);
+    if (w->a->norms)
+        __builtin_prefetch(&w->a->norms[node]);
+}
+
+static void measure_four(struct walk *w, const uint32_t list[4], float out[4])
+{
+    const float *v[4] = {node_vector(w, list[0]), node_vector(w, list[1]), node_vector(w, list[2]),
+                         node_vector(w, list[3])};
+    if (w->metric == DIST_L2) {
+        kernels.l2sqr_4(w->query->query, v, w->dim, out);
+        return;
+    }
+    kernels.dot_4(w->query->scaled, v, w->dim, out);
+    for (int i = 0; i < 4; i++)
+        out[i] = w->metric == DIST_IP ? -out[i] : -out[i] * w->a->norms[list[i]];
+}
+
+/* Distances of list[0..n) to measured[0..n); the list has room for three more. */
+static void measure_list(struct walk *w, uint32_t n)
+{
+    for (uint32_t i = n; i % 4; i++)
+        w->list[i] = w->list[n - 1];
+    for (uint32_t i = 0; i < n; i += 4)
+        measure_four(w, w->list + i, w->measured + i);
+    w->measured_n += n;
+}
+
+/* ---- pool and detour ---- */
+
+static inline float walk_bound(const struct walk *w)
+{
+    return w->npool == w->ef ? w->distances[w->ef - 1] : INFINITY;
+}
+
+static inline uint32_t pool_position(const struct walk *w, float d)
+{
+    uint32_t at = 0, n = w->npool;
+    while (n > 0) {
+        uint32_t half = n / 2;
+        bool right = w->distances[at + half] <= d;
+        at = right ? at + half + 1 : at;
+        n = right ? n - half - 1 : half;
+    }
+    return at;
+}
+
+static void pool_insert(struct walk *w, float d, uint32_t node)
+{
+    uint32_t at = pool_position(w, d);
+    if (w->npool < w->ef)
+        w->npool++;
+    uint32_t moved = w->npool - 1 - at;
+    memmove(w->distances + at + 1, w->distances + at, moved * sizeof(float));
+    memmove(w->nodes + at + 1, w->nodes + at, moved * sizeof(uint32_t));
+    w->distances[at] = d;
+    w->nodes[at] = node;
+    if (at < w->cursor)
+        w->cursor = at;
+}
+
+static bool detour_push(struct walk *w, float d, uint32_t node)
+{
+    struct heap_node *h = scratch_room(&w->scratch->detour, w->ndetour + 1u, sizeof(*h));
+    if (!h)
+        return false;
+    uint32_t i = w->ndetour++;
+    for (; i > 0 && h[(i - 1) / 2].distance > d; i = (i - 1) / 2)
+        h[i] = h[(i - 1) / 2];
+    h[i] = (struct heap_node){d, node};
+    return true;
+}
+
+static uint32_t detour_pop(struct walk *w)
+{
+    struct heap_node *h = (struct heap_node *)w->scratch->detour.data;
+    uint32_t top = h[0].node, n = --w->ndetour, i = 0;
+    struct heap_node last = h[n];
+    for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && h[child + 1].distance < h[child].distance)
+            child++;
+        if (h[child].distance >= last.distance)
+            break;
+        h[i] = h[child];
+    }
+    h[i] = last;
+    return top;
+}
+
+static bool node_returned(const struct walk *w, uint32_t node)
+{
+    uint32_t row = ann_row(w->a, node);
+    const struct row_ref *left_out = &w->query->exclude;
+    return view_live(w->view, row) && !(left_out->row == row && left_out->view == w->view_index);
+}
+
+static inline bool admit(struct walk *w, float d, uint32_t node)
+{
+    if (!(d < walk_bound(w)))
+        return true;
+    const char *links = (const char *)(w->a->links + (size_t)node * w->links);
+    __builtin_prefetch(links);
+    __builtin_prefetch(links + 64);
+    if (!node_returned(w, node))
+        return detour_push(w, d, node);
+    pool_insert(w, d, node);
+    return true;
+}
+
+/* ---- the walk ---- */
+
+static inline bool visit(struct walk *w, uint32_t node)
+{
+    uint64_t *word = &w->visited[node / 64], bit = 1ull << (node % 64);
+    if (*word & bit)
+        return false;
+    *word |= bit;
+    if (w->ntouched < TOUCHED_MAX)
+        w->touched[w->ntouched] = node;
+    w->ntouched++;
+    return true;
+}
+
+static void forget_visits(struct walk *w)
+{
+    if (w->ntouched > TOUCHED_MAX) {
+        memset(w->visited, 0, ((size_t)w->a->shape.nodes + 63) / 64 * 8);
+        return;
+    }
+    for (uint32_t i = 0; i < w->ntouched; i++)
+        w->visited[w->touched[i] / 64] = 0;
+}
+
+/* Next node to expand: the nearest of pool and detour. ANN_NONE: the walk is over. */
+static uint32_t next_node(struct walk *w)
+{
+    while (w->cursor < w->npool && w->nodes[w->cursor] & WALK_DONE)
+        w->cursor++;
+    float in_pool = w->cursor < w->npool ? w->distances[w->cursor] : walk_bound(w);
+    if (w->ndetour > 0 && ((struct heap_node *)w->scratch->detour.data)[0].distance < in_pool)
+        return detour_pop(w);
+    if (w->cursor == w->npool)
+        return ANN_NONE;
+    uint32_t node = w->nodes[w->cursor];
+    w->nodes[w->cursor++] = node | WALK_DONE;
+    return node;
+}
+
+static bool expand(struct walk *w, uint32_t node)
+{
+    const uint32_t *links = w->a->links + (size_t)node * w->links;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w->links && links[i] != ANN_NONE; i++) {
+        if (links[i] >= w->a->shape.nodes || !visit(w, links[i]))
+            continue;
+        prefetch_vector(w, links[i]);
+        w->list[n++] = links[i];
+    }
+    if (n == 0)
+        return true;
+    measure_list(w, n);
+    bool ok = true;
+    for (uint32_t i = 0; i < n; i++)
+        ok = admit(w, w->measured[i], w->list[i]) && ok;
+    return ok;
+}
+
+/* Lists the neighbours of a node on an upper layer. */
+static uint32_t list_upper(struct walk *w, uint32_t node, uint32_t layer)
+{
+    const uint32_t *links = ann_upper_links(w->a, node, layer);
+    uint32_t n = 0;
+    for (uint32_t i = 0; links && i < w->a->shape.m && links[i] != ANN_NONE; i++) {
+        if (links[i] >= w->a->shape.nodes)
+            continue;
+        prefetch_vector(w, links[i]);
+        w->list[n++] = links[i];
+    }
+    return n;
+}
+
+/* Greedy descent; every step gets strictly nearer, so it ends. */
+static uint32_t descend(struct walk *w, float *distance)
+{
+    uint32_t node = w->a->entry;
+    w->list[0] = node;
+    measure_list(w, 1);
+    float best = w->measured[0];
+    for (uint32_t layer = w->a->layers - 1; layer >= 1; layer--) {
+        for (bool nearer = true; nearer;) {
+            nearer = false;
+            uint32_t n = list_upper(w, node, layer);
+            if (n > 0)
+                measure_list(w, n);
+            for (uint32_t i = 0; i < n; i++) {
+                if (w->measured[i] < best) {
+                    best = w->measured[i];
+                    node = w->list[i];
+                    nearer = true;
+                }
+            }
+        }
+    }
+    *distance = best;
+    return node;
+}
+
+static bool walk_run(struct walk *w)
+{
+    float d;
+    uint32_t node = descend(w, &d);
+    visit(w, node);
+    bool ok = true;
+    if (node_returned(w, node))
+        pool_insert(w, d, node);
+    else
+        ok = detour_push(w, d, node);
+    while (ok && w->measured_n < w->measured_max && (node = next_node(w)) != ANN_NONE)
+        ok = expand(w, node);
+    forget_visits(w);
+    return ok;
+}
+
+/* ---- one view ---- */
+
+static bool walk_scratch(struct walk *w)
+{
+    struct search_scratch *s = w->scratch;
+    size_t words = ((size_t)w->a->shape.nodes + 63) / 64, had = s->visited.cap;
+    w->visited = scratch_room(&s->visited, words, sizeof(uint64_t));
+    if (w->visited && s->visited.cap > had)
+        memset(w->visited, 0, s->visited.cap);
+    w->touched = scratch_room(&s->touched, TOUCHED_MAX, sizeof(uint32_t));
+    w->distances = scratch_room(&s->distances, w->ef, sizeof(float));
+    w->nodes = scratch_room(&s->nodes, w->ef, sizeof(uint32_t));
+    w->list = scratch_room(&s->list, w->links + 4u, sizeof(uint32_t));
+    w->measured = scratch_room(&s->measured, w->links + 4u, sizeof(float));
+    return w->visited && w->touched && w->distances && w->nodes && w->list && w->measured;
+}
+
+/* Whether the pool holds as many rows as there are to be had. */
+static bool pool_enough(const struct walk *w, uint32_t k)
+{
+    if (w->measured_n >= w->measured_max)
+        return false;
+    if (w->npool >= k)
+        return true;
+    const struct row_ref *left_out = &w->query->exclude;
+    uint32_t vectors = view_vectors(w->view);
+    bool out = left_out->view == w->view_index && view_live(w->view, left_out->row);
+    return w->npool + out >= vectors;
+}
+
+enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+                      uint32_t ef, struct collect *query, struct search_scratch *scratch,
+                      bool *enough, struct err_ctx *ctx)
+{
+    const struct view *v = &s->views[view];
+    struct walk w = {.a = a,
+                     .view = v,
+                     .view_index = view,
+                     .query = query,
+                     .vectors = v->segment->vectors,
+                     .dim = s->schema->dim,
+                     .metric = s->schema->metric,
+                     .links = 2 * a->shape.m,
+                     .ef = ef,
+                     .measured_max = a->shape.nodes / 2,
+                     .scratch = scratch};
+    if (!walk_scratch(&w) || !walk_run(&w))
+        return err_no_memory(ctx, a->shape.nodes);
+    *enough = pool_enough(&w, query->k);
+    if (!*enough)
+        return ERR_OK;
+    uint64_t shown = (uint64_t)query->k + query->k / 8 + MEASURE_MORE;
+    for (uint32_t i = 0; i < w.npool && i < shown; i++)
+        collect_measure(query, (struct row_ref){view, ann_row(a, w.nodes[i] & ~WALK_DONE)});
+    return ERR_OK;
+}

@@ -1,0 +1,103 @@
+/* What the parts of a search share: search.c (who searches what), search_exact.c (scans),
+ * search_graph.c (walks), search_collect.c (which rows are the nearest). */
+#ifndef LOADSTONE_INDEX_SEARCH_INTERNAL_H
+#define LOADSTONE_INDEX_SEARCH_INTERNAL_H
+
+#include <math.h>
+
+#include "index/ann_file.h"
+#include "index/search.h"
+
+/* ---- search_collect.c ---- */
+
+/* A row that may be among the k nearest. `lo` is a lower bound of its distance in the kernels'
+ * measure (l2: squared; cosine: 1 - cos; ip: -dot); `distance` is what the user sees, NaN until it
+ * is needed. */
+struct candidate {
+    double distance;
+    float lo;
+    struct row_ref ref;
+};
+
+/* The k nearest of one query, as rows stream by with float distances and their error bounds.
+ *
+ *   bounds:      max-heap of the k smallest upper bounds; its top is `bound`
+ *   candidates:  every row whose lower bound is not above `bound`
+ *
+ * The true k nearest are always among the candidates. When those are full, their distances are
+ * taken in double and all but the best k go. So the result does not depend on rounding, on the
+ * order of the rows or on the instruction set. */
+struct collect {
+    const struct snapshot *snapshot;
+    const float *query;  /* as given */
+    const float *scaled; /* cosine: of length 1; else `query` */
+    double norm2;        /* of the query */
+    struct row_ref exclude;
+    uint32_t k;
+    uint32_t nbounds;
+    uint32_t ncandidates, candidates_max;
+    float bound; /* INFINITY until k rows were seen */
+    float *bounds;
+    struct candidate *candidates;
+};
+
+/* Candidates kept beside the k of a result. */
+enum { COLLECT_SPARE = 256 };
+
+void collect_push(struct collect *c, float lo, float hi, struct row_ref ref);
+/* Takes a row whose distance in float is within `error` of `distance`. */
+static inline void collect_add(struct collect *c, float distance, float error, struct row_ref ref)
+{
+    float lo = distance - error;
+    if (!(lo > c->bound)) /* NaN, from an overflow, passes */
+        collect_push(c, lo, distance + error, ref);
+}
+/* Takes a row and measures it in double at once. */
+void collect_measure(struct collect *c, struct row_ref ref);
+/* Writes the hits, nearest first, ties by key; returns their number, at most k. */
+uint32_t collect_finish(struct collect *c, struct hit *hits);
+
+/* ---- scratch ---- */
+
+struct search_scratch {
+    struct buf collects;  /* struct collect x queries of a group */
+    struct buf bounds;    /* float */
+    struct buf found;     /* struct candidate */
+    struct buf queries;   /* float: queries scaled to length 1 */
+    struct buf rows;      /* uint32_t: live rows of a block */
+    struct buf pointers;  /* const float *: their vectors */
+    struct buf visited;   /* bit per node; all zero between walks */
+    struct buf touched;   /* uint32_t: nodes whose bit was set */
+    struct buf distances; /* float: the pool of a walk, nearest first */
+    struct buf nodes;     /* uint32_t: its nodes, WALK_DONE when expanded */
+    struct buf detour;    /* struct heap_node: min-heap of dead rows on the way */
+    struct buf list;      /* uint32_t: neighbours to measure */
+    struct buf measured;  /* float: their distances */
+};
+
+/* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */
+void *scratch_room(struct buf *b, size_t n, size_t size);
+
+/* ---- search_exact.c ---- */
+
+/* Shows every live row of a view to n queries. */
+WARN_UNUSED enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *queries,
+                                size_t n, struct search_scratch *scratch, struct err_ctx *ctx);
+
+/* Bits of rows [64 w, 64 w + 64) of a view that are live and have a vector. */
+uint64_t view_live_word(const struct view *v, uint32_t w);
+/* Live rows of a view with a vector. */
+uint32_t view_vectors(const struct view *v);
+
+/* ---- search_graph.c ---- */
+
+/* The walk's plan for a view: the graph, or NULL when a scan is cheaper or the only way. */
+const struct ann_file *graph_of_view(const struct view *v, uint32_t ef);
+/* Shows the nearest rows that a walk of effort `ef` finds to the query; *enough is false, and
+ * nothing shown, when the walk found too few or took too long: the view must then be scanned. */
+WARN_UNUSED enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+                                  uint32_t ef, struct collect *query,
+                                  struct search_scratch *scratch, bool *enough,
+                                  struct err_ctx *ctx);
+
+#endif

@@ -1,0 +1,128 @@
+#!/bin/sh
+# make check: everything quick, in four steps. The binaries are built already (make does that).
+#   1 setup    what the tests need, and a Python environment of their own under $BUILD/venv
+#   2 style    format and layers (scripts/lint.sh quick)
+#   3 unit     every tests/unit/*/test_*.c, one after the other
+#   4 http     pytest against the real daemon
+# All steps run even when one fails; the summary names each. Any failure, or a step that ran no
+# test, ends with status 1.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+BUILD=${BUILD:-build}
+HTTP_TESTS=${HTTP_TESTS:-tests/http}
+LOADSTONED=${LOADSTONED:-$BUILD/loadstoned}
+TEST_TIMEOUT_S=${TEST_TIMEOUT_S:-240}
+TEST_TMPDIR=${TEST_TMPDIR:-$BUILD/tmp}
+export LOADSTONED TEST_TMPDIR
+
+summary=''
+failed=0
+note() {
+    summary="$summary
+  $1"
+}
+
+step() {
+    printf '\n== %s\n' "$1"
+}
+
+fail() {
+    note "FAILED  $1"
+    failed=1
+}
+
+python_for_venv() {
+    for candidate in /usr/bin/python3 python3; do
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    echo "check.sh: no python3 with the venv module: apt-get install python3-venv" >&2
+    return 1
+}
+
+# The environment is made anew when the pinned list changed; a half-made one has no stamp.
+make_venv() {
+    if cmp -s tests/requirements.txt "$BUILD/venv/requirements.txt"; then
+        return 0
+    fi
+    python=$(python_for_venv) || return 1
+    echo "installing $(tr '\n' ' ' <tests/requirements.txt)into $BUILD/venv"
+    rm -rf "$BUILD/venv"
+    "$python" -m venv "$BUILD/venv" &&
+        "$BUILD/venv/bin/pip" install --quiet --disable-pip-version-check \
+            -r tests/requirements.txt &&
+        cp tests/requirements.txt "$BUILD/venv/requirements.txt"
+}
+
+# One unit test binary; its output is shown when it fails. Prints "N" tests passed to $count.
+run_unit() {
+    log=$BUILD/tests/$1.log
+    started=$(date +%s)
+    timeout "$TEST_TIMEOUT_S" "$BUILD/tests/$1" >"$log" 2>&1
+    status=$?
+    took=$(($(date +%s) - started))
+    count=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+    if [ $status -ne 0 ] || [ "${count:-0}" -eq 0 ]; then
+        printf 'FAILED  %s (status %s, %s s)\n' "$1" $status $took
+        tail -n 40 "$log"
+        return 1
+    fi
+    printf 'ok      %-28s %4s tests %3s s\n' "$1" "$count" $took
+}
+
+unit_tests() {
+    tests=0 bad=0
+    for source in tests/unit/*/test_*.c; do
+        [ -e "$source" ] || continue
+        name=${source#tests/unit/}
+        if run_unit "${name%.c}"; then
+            tests=$((tests + count))
+        else
+            bad=$((bad + 1))
+        fi
+    done
+    if [ $bad -gt 0 ]; then
+        fail "unit    $bad test programs"
+    elif [ $tests -eq 0 ]; then
+        fail "unit    no test ran"
+    else
+        note "passed  unit    $tests tests"
+    fi
+}
+
+# pytest ends with 5 when it collected nothing, so an empty run fails here too.
+http_tests() {
+    report=$BUILD/pytest.log
+    mkdir -p "$TEST_TMPDIR"
+    {
+        "$BUILD/venv/bin/python" -m pytest -q -p no:cacheprovider --durations=8 \
+            --timeout="$TEST_TIMEOUT_S" $HTTP_TESTS
+        echo $? >"$report.status"
+    } 2>&1 | tee "$report"
+    line=$(tail -n 1 "$report")
+    if [ "$(cat "$report.status")" -eq 0 ]; then
+        note "passed  http    $line"
+    else
+        fail "http    $line"
+    fi
+}
+
+step 'setup'
+sh scripts/setup.sh test || fail 'setup   scripts/setup.sh test'
+make_venv || fail "setup   the Python environment $BUILD/venv"
+step 'style'
+if sh scripts/lint.sh quick; then
+    note 'passed  style   format and layers'
+else
+    fail 'style   scripts/lint.sh quick'
+fi
+step 'unit tests'
+unit_tests
+step 'http tests'
+http_tests
+
+printf '\n== summary%s\n' "$summary"
+exit $failed

@@ -1,0 +1,212 @@
+"""Collections: create, compare, list, describe, drop; what a schema may say."""
+
+import pytest
+
+from client import Collection, expect, problem
+
+SCHEMA = {
+    "key": "string",
+    "vector": {"dim": 4, "metric": "l2"},
+    "features": {"price": "float32", "tags": "string[]"},
+}
+
+
+def test_create_answers_201_then_200_for_the_same(collection):
+    collection.create(**SCHEMA)
+    collection.create(status=200, **SCHEMA)
+
+
+def test_features_in_another_order_are_another_schema(collection):
+    collection.create(**SCHEMA)
+    turned = dict(SCHEMA, features={"tags": "string[]", "price": "float32"})
+    problem(collection.client.put(collection.path, turned), 409)
+    assert list(collection.describe()["schema"]["features"]) == ["price", "tags"]
+
+
+def test_schema_is_compared_after_defaults(collection):
+    collection.create(key="string", vector={"dim": 4})
+    collection.create(
+        status=200,
+        key="string",
+        vector={"dim": 4, "metric": "cosine"},
+        index={"kind": "auto", "m": 32, "ef_construction": 200},
+        retention={"versions": 100, "hours": 168},
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "int64"},
+        {"vector": {"dim": 5, "metric": "l2"}},
+        {"vector": {"dim": 4, "metric": "ip"}},
+        {"features": {"price": "float64", "tags": "string[]"}},
+        {"features": {"price": "float32"}},
+        {"index": {"kind": "flat"}},
+    ],
+    ids=lambda c: "-".join(c),
+)
+def test_different_schema_answers_409_and_keeps_the_first(collection, change):
+    collection.create(**SCHEMA)
+    before = collection.describe()["schema"]
+    problem(collection.client.put(collection.path, dict(SCHEMA, **change)), 409, collection.name)
+    assert collection.describe()["schema"] == before
+
+
+def test_describe_names_everything(collection):
+    collection.create(**SCHEMA)
+    d = collection.describe()
+    assert d["name"] == collection.name
+    assert (d["rows"], d["version"]) == (0, 0)
+    assert d["schema"]["key"] == "string"
+    assert d["schema"]["vector"] == {"dim": 4, "metric": "l2"}
+    assert d["schema"]["features"] == SCHEMA["features"]
+    assert d["schema"]["index"]["kind"] in ("auto", "flat", "hnsw")
+    assert d["bytes"] >= 0
+    assert d["index"] == collection.index()
+    collection.load([{"key": "a", "vector": [1, 2, 3, 4]}, {"key": "b"}])
+    d = collection.describe()
+    assert (d["rows"], d["version"]) == (2, 1), "a row without a vector counts"
+    assert d["bytes"] > 0
+    assert d["index"]["rows"] == 1, "the index counts rows with a vector"
+
+
+def test_described_schema_creates_an_equal_collection(collection):
+    collection.create(**SCHEMA)
+    schema = collection.describe()["schema"]
+    collection.create(status=200, **schema)
+    Collection(collection.client, collection.name + "_twin").create(**schema)
+
+
+def test_list_holds_each_collection_as_described(collection):
+    collection.create(**SCHEMA)
+    listed = expect(collection.client.get("/v1/collections"))["collections"]
+    mine = [c for c in listed if c["name"] == collection.name]
+    assert mine == [collection.describe()]
+    names = [c["name"] for c in listed]
+    assert names == sorted(names)
+
+
+def test_drop_removes_and_recreate_goes_on_numbering(backend_server, backend_collection):
+    c = backend_collection.create(**SCHEMA)
+    for _ in range(3):
+        c.load([{"key": "a", "price": 1}])
+    response = c.client.delete(c.path)
+    assert response.status == 204 and not response.body
+    problem(c.client.get(c.path), 404, c.name)
+    problem(c.client.delete(c.path), 404, c.name)
+    listed = expect(c.client.get("/v1/collections"))["collections"]
+    assert c.name not in [x["name"] for x in listed]
+    c.create(key="int64", features={"n": "int64"})
+    assert c.describe()["rows"] == 0
+    assert c.load([{"key": 1, "n": 1}])["version"] >= 4, "versions of a name never come twice"
+
+
+def test_numbering_goes_on_after_drop_and_restart(own_daemon):
+    c = Collection(own_daemon.client, "again").create(**SCHEMA)
+    c.load([{"key": "a"}])
+    c.load([{"key": "b"}])
+    expect(c.client.delete(c.path), 204)
+    own_daemon.restart()
+    c = c.on(own_daemon.client)
+    problem(c.client.get(c.path), 404)
+    c.create(**SCHEMA)
+    assert c.load([{"key": "c"}])["version"] >= 3
+    assert c.describe()["rows"] == 1
+
+
+def test_collection_survives_restart_as_it_was(own_daemon):
+    c = Collection(own_daemon.client, "kept").create(**SCHEMA)
+    c.load([{"key": "a", "vector": [1, 2, 3, 4], "price": 2.5, "tags": ["x", "y"]}])
+    before = c.describe(), c.row("a")
+    own_daemon.restart()
+    c = c.on(own_daemon.client)
+    after = c.describe(), c.row("a")
+    assert after[0]["schema"] == before[0]["schema"]
+    assert (after[0]["version"], after[0]["rows"]) == (1, 1)
+    assert after[1] == before[1]
+
+
+def test_feature_table_without_vector(collection):
+    collection.create(key="string", features={"n": "int64"})
+    collection.load([{"key": "a", "n": 7}])
+    assert collection.row("a")["features"] == {"n": 7}
+    problem(collection.send_search(vector=[1.0]), 422, "vector")
+    problem(collection.send_rows([{"key": "b", "vector": [1.0]}]), 422, row=0, field="vector")
+
+
+@pytest.mark.parametrize("name", ["a", "_", "Z9_-", "x" * 128, "constructor"])
+def test_good_names(client, name):
+    c = Collection(client, name).create(key="int64", features={name: "bool"})
+    assert c.describe()["schema"]["features"] == {name: "bool"}
+    expect(client.delete(c.path), 204)
+
+
+@pytest.mark.parametrize("name", ["9a", "-a", "a.b", "a%20b", "x" * 129, "%C3%A9", "a%0Ab", "..."])
+def test_bad_collection_names_are_refused(client, name):
+    before = client.get("/v1/collections").body
+    response = client.put(f"/v1/collections/{name}", {"key": "string", "vector": {"dim": 2}})
+    assert response.status in (400, 422), response
+    problem(response, response.status, "name")
+    assert client.get("/v1/collections").body == before
+
+
+@pytest.mark.parametrize("name", ["key", "vector", "distance", "9a", "a b", "", "x" * 129, "é"])
+def test_bad_feature_names_are_refused(collection, name):
+    response = collection.client.put(collection.path, {"key": "string", "features": {name: "bool"}})
+    problem(response, 422)
+    problem(collection.client.get(collection.path), 404)
+
+
+@pytest.mark.parametrize(
+    "schema, word",
+    [
+        ({}, "key"),
+        ({"key": "uuid"}, "key"),
+        ({"key": "string", "vector": {"dim": 0}}, "dim"),
+        ({"key": "string", "vector": {"dim": 65537}}, "65536"),
+        ({"key": "string", "vector": {"dim": -1}}, "dim"),
+        ({"key": "string", "vector": {"dim": "4"}}, "dim"),
+        ({"key": "string", "vector": {"dim": 4.5}}, "dim"),
+        ({"key": "string", "vector": {}}, "dim"),
+        ({"key": "string", "vector": {"dim": 4, "metric": "manhattan"}}, "metric"),
+        ({"key": "string", "features": {"a": "float16"}}, "float16"),
+        ({"key": "string", "features": {"a": 3}}, "a"),
+        ({"key": "string", "features": ["a"]}, "features"),
+        ({"key": "string", "vector": {"dim": 4}, "colour": 1}, "colour"),
+        ({"key": "string", "vector": {"dim": 4, "size": 1}}, "size"),
+        ({"key": "string", "vector": {"dim": 4}, "index": {"kind": "ivf"}}, "hnsw"),
+        ({"key": "string", "vector": {"dim": 4}, "index": {"kind": "tree"}}, "hnsw"),
+        ({"key": "string", "vector": {"dim": 4}, "index": {"kind": "hnsw", "m": 0}}, "m"),
+        ({"key": "string", "vector": {"dim": 4}, "index": {"kind": "hnsw", "links": 3}}, "links"),
+        ({"key": "string", "features": {"t": "timestamp"}, "event_time": "t"}, "event_time"),
+        ({"key": "string", "features": {"d": "string"}, "partition_by": ["d"]}, "partition_by"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_bad_schemas_are_refused_with_the_word_that_is_wrong(collection, schema, word):
+    response = collection.client.put(collection.path, schema)
+    assert response.status in (400, 422), response
+    problem(response, response.status, word)
+    problem(collection.client.get(collection.path), 404)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'"x"', b"{", b"null", b'{"key":"string","key":"int64"}']
+)
+def test_schema_that_is_no_json_object_is_refused(collection, body):
+    response = collection.client.put(
+        collection.path, body, headers={"Content-Type": "application/json"}
+    )
+    assert response.status in (400, 422), response
+    problem(response, response.status)
+    problem(collection.client.get(collection.path), 404)
+
+
+def test_many_features_of_every_type(collection):
+    types = ["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
+    types += ["float32[]", "int64[]", "string[]"]
+    features = {f"f{i}": types[i % len(types)] for i in range(300)}
+    collection.create(key="int64", features=features)
+    collection.load([{"key": 1}])
+    assert collection.row(1)["features"] == dict.fromkeys(features)
