@@ -151,11 +151,17 @@ static void materialise_run(struct segment_writer *w)
         buf_put_u64(&w->int_keys, (uint64_t)(w->first_key + i));
 }
 
+/* True when `key` counts on from the last row's. */
+static bool continues_run(const struct segment_writer *w, int64_t key)
+{
+    return key != INT64_MIN && key - 1 == w->first_key + (int64_t)(w->rows - 1);
+}
+
 static void put_int_key(struct segment_writer *w, int64_t key)
 {
     if (w->rows == 0) {
         w->first_key = w->key_min = w->key_max = key;
-    } else if (w->keys_run && key != w->first_key + (int64_t)w->rows) {
+    } else if (w->keys_run && !continues_run(w, key)) {
         materialise_run(w);
     }
     if (!w->keys_run)
@@ -238,7 +244,7 @@ enum err segment_writer_append_run(struct segment_writer *w, const float *vector
     ASSERT(n <= SEGMENT_ROWS_MAX - w->rows);
     if (!n)
         return ERR_OK;
-    if (w->keys_run && (w->rows == 0 || first_key == w->first_key + (int64_t)w->rows)) {
+    if (w->keys_run && (w->rows == 0 || continues_run(w, first_key))) {
         if (w->rows == 0)
             w->first_key = w->key_min = first_key;
         w->key_max = first_key + (int64_t)n - 1;

@@ -126,7 +126,8 @@ static void every_truncation_is_noticed(void **state)
     snprintf(path, sizeof path, "%s/x.seg", f->dir);
     fill(f, s, path);
     assert_int_equal(stat(path, &st), 0);
-    for (off_t size = st.st_size - 1; size > 0; size = size > 300 ? size - size / 17 - 1 : size - 1) {
+    for (off_t size = st.st_size - 1; size > 0;
+         size = size > 300 ? size - size / 17 - 1 : size - 1) {
         assert_int_equal(truncate(path, size), 0);
         assert_int_equal(segment_open(path, id, &seg, &f->ctx), ERR_CORRUPT);
     }
