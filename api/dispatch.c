@@ -21,6 +21,7 @@
 #include "base/clock.h"
 
 enum {
+    REQUEST_LINE_MAX = 64 * 1024,
     BODY_GRACE_US = 60 * 1000000, /* a body may make us wait that long, ... */
     BODY_RATE_MIN = 1024,         /* ... and a second more for each of so many bytes */
 };
@@ -90,8 +91,20 @@ static enum MHD_Result drain(struct request *r, size_t n)
 
 /* ---- the head ---- */
 
-static enum err start(struct request *r, const char *method)
+/* The library ends the URI at the first NUL and looks for the version behind it: in the one buffer
+ * that holds the request line, the version then does not follow the URI. */
+static enum err check_line(struct request *r, const char *version)
 {
+    const char *end = r->uri_text + r->uri.len;
+    if (version == end || version < end || version > end + REQUEST_LINE_MAX)
+        return ERR_OK;
+    r->close = true;
+    return err_set(&r->err, ERR_INVALID, "the request line holds a NUL or too many spaces");
+}
+
+static enum err start(struct request *r, const char *method, const char *version)
+{
+    RETURN_NOT_OK(check_line(r, version));
     RETURN_NOT_OK(request_parse_head(r, method, &r->err));
     r->phase = REQUEST_GATHER;
     if (!r->route->begin)
@@ -100,18 +113,20 @@ static enum err start(struct request *r, const char *method)
     return r->route->begin(r, &r->err);
 }
 
-/* A client that waits for "100 Continue" has not sent its body and can be answered at once. */
-static enum MHD_Result begin(struct request *r, struct MHD_Connection *conn, const char *method)
+/* A client that waits for "100 Continue" has not sent its body and can be answered at once; so can
+ * one whose body has no certain end. */
+static enum MHD_Result begin(struct request *r, struct MHD_Connection *conn, const char *method,
+                             const char *version)
 {
     r->conn = conn;
     if (atomic_load_explicit(&r->service->closed, memory_order_relaxed))
         return MHD_NO;
     connection_head_done(conn);
-    if (start(r, method) == ERR_OK) {
+    if (start(r, method, version) == ERR_OK) {
         r->waiting_since_us = request_has_body(r) ? clock_mono_us() : 0;
         return MHD_YES;
     }
-    if (r->head.expect_continue && request_has_body(r)) {
+    if (r->close || (r->head.expect_continue && request_has_body(r))) {
         r->close = true;
         return request_answer(r);
     }
@@ -219,8 +234,20 @@ static void run_on_worker(void *arg)
     service_resume(s, conn);
 }
 
+/* False once: the library is to call again. A connection that was last waiting to read is read from
+ * when it is resumed, and closed without its answer when the client has already shut down its
+ * sending side; called again, the library knows that it waits for us. */
+static bool settle(struct request *r)
+{
+    bool settled = r->settled;
+    r->settled = true;
+    return settled;
+}
+
 static enum MHD_Result hand_over(struct request *r)
 {
+    if (!settle(r))
+        return MHD_YES;
     struct worker_pool *pool = r->route->blocking ? r->service->writers : r->service->readers;
     r->on_worker = true;
     r->phase = REQUEST_WORKING;
@@ -233,7 +260,7 @@ static enum MHD_Result hand_over(struct request *r)
 
 static enum MHD_Result run(struct request *r)
 {
-    if (r->route->blocking)
+    if (r->route->blocking || r->defer)
         return hand_over(r);
     run_handler(r);
     return r->defer ? hand_over(r) : request_answer(r);
@@ -247,6 +274,8 @@ static enum MHD_Result body_complete(struct request *r)
     case REQUEST_GATHER:
         return run(r);
     case REQUEST_UPLOAD:
+        if (!settle(r))
+            return MHD_YES;
         r->phase = REQUEST_WORKING;
         return upload_end(r->upload, r->conn) ? MHD_YES : MHD_NO;
     case REQUEST_WORKING:
@@ -267,10 +296,10 @@ enum MHD_Result dispatch_request(void *arg, struct MHD_Connection *conn, const c
                                  size_t *size, void **state)
 {
     struct request *r = *state;
-    (void)arg, (void)url, (void)version;
+    (void)arg, (void)url;
     if (!r)
         return MHD_NO;
     if (r->phase == REQUEST_NEW)
-        return begin(r, conn, method);
+        return begin(r, conn, method, version);
     return *size ? take_piece(r, data, size) : body_complete(r);
 }

@@ -96,7 +96,7 @@ static void reset(struct request *r)
     r->head = (struct request_head){.content_length = -1};
     r->target.nsegments = r->target.nparams = 0;
     r->media_in = r->media_out = MEDIA_NONE;
-    r->on_worker = r->defer = r->close = false;
+    r->settled = r->on_worker = r->defer = r->close = false;
     r->upload = NULL;
     r->received = r->waited_us = r->waiting_since_us = 0;
     r->drained = r->draining_since_us = r->reserved = 0;
@@ -114,6 +114,7 @@ struct request *request_new(struct service *s, const char *uri)
         return NULL;
     reset(r);
     r->service = s;
+    r->uri_text = uri;
     r->started_us = clock_mono_us();
     buf_put(&r->uri, uri, strlen(uri) + 1);
     if (r->uri.failed) {

@@ -53,12 +53,14 @@ struct request {
     struct service *service;
     struct MHD_Connection *conn;
     const struct route *route;
+    const char *uri_text; /* the library's copy of the URI, undecoded until the head is parsed */
     enum request_phase phase;
     struct request_head head;
     struct target target;
     enum media media_in, media_out;
     uint64_t started_us;
     bool on_worker; /* long work may be done here */
+    bool settled;   /* may be suspended for good: see dispatch.c */
     bool defer;     /* a handler asks to be run again on a worker */
 
     struct upload *upload;

@@ -38,6 +38,17 @@ static void allow_add(char *allow, size_t cap, const char *method)
              strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
+static enum err nothing_here(const struct target *t, struct err_ctx *ctx)
+{
+    if (t->nsegments > 3 && strcmp(t->segments[1].text, "collections") == 0)
+        return err_set(ctx, ERR_NOT_FOUND,
+                       "a collection has no '%.64s' in this build; it has rows, rows/{key}, "
+                       "rows/delete, search, features and index",
+                       t->segments[3].text);
+    return err_set(ctx, ERR_NOT_FOUND,
+                   "there is nothing at this address; GET / says where to look");
+}
+
 enum err router_find(const struct route *table, const struct target *t, const char *method,
                      const struct route **out, char *allow, size_t allow_cap, struct err_ctx *ctx)
 {
@@ -53,9 +64,7 @@ enum err router_find(const struct route *table, const struct target *t, const ch
         allow_add(allow, allow_cap, r->method);
     }
     if (!allow[0])
-        return err_set(ctx, ERR_NOT_FOUND,
-                       "there is nothing at this address; GET / says where to "
-                       "look");
+        return nothing_here(t, ctx);
     return err_set(ctx, ERR_METHOD, "%s does not work here; allowed: %s", method, allow);
 }
 

@@ -49,6 +49,15 @@ static enum err decode(char *text, bool plus_is_space, struct target_segment *ou
     return ERR_OK;
 }
 
+/* A proxy may send the whole URL: what comes before the path is not looked at. */
+static char *skip_authority(char *uri)
+{
+    char *authority = *uri == '/' ? NULL : strstr(uri, "://");
+    if (!authority)
+        return uri;
+    return authority + 3 + strcspn(authority + 3, "/");
+}
+
 static enum err parse_path(char *path, struct target *out, struct err_ctx *ctx)
 {
     if (*path == '/')
@@ -109,7 +118,7 @@ enum err target_parse(char *uri, struct target *out, struct err_ctx *ctx)
     char *query = strchr(uri, '?');
     if (query)
         *query++ = 0;
-    RETURN_NOT_OK(parse_path(uri, out, ctx));
+    RETURN_NOT_OK(parse_path(skip_authority(uri), out, ctx));
     return parse_query(query, out, ctx);
 }
 

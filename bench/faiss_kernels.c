@@ -134,6 +134,12 @@ static void build(const char *data, const char *queries, const char *prefix)
     FILE *f = fopen(name(prefix, "truth"), "wb");
     if (!f || fwrite(labels, sizeof(idx_t) * K, q.rows, f) != q.rows || fclose(f) != 0)
         die(name(prefix, "truth"), "cannot be written");
+    free(distances);
+    free(labels);
+    faiss_Index_free(hnsw);
+    faiss_Index_free(flat);
+    free(base.data);
+    free(q.data);
 }
 
 static double cpu_s(void)
@@ -180,7 +186,10 @@ static void search(const char *queries, const char *prefix, char **efs, int n)
     fclose(f);
     check(faiss_read_index_fname(name(prefix, "faiss"), 0, &index), "reading the index");
     for (int i = 0; i < n; i++)
-        search_at(index, &q, truth, atof(efs[i]));
+        search_at(index, &q, truth, strtod(efs[i], NULL));
+    faiss_Index_free(index);
+    free(truth);
+    free(q.data);
 }
 
 int main(int argc, char **argv)

@@ -23,7 +23,7 @@ fi
 
 compile() { # OUT FLAGS
     # shellcheck disable=SC2086 # lists of words
-    $cc $cpp -D_GNU_SOURCE -Isrc -I. -std=gnu17 -O3 $2 bench/faiss_kernels.c \
+    $cc $cpp -D_GNU_SOURCE -Isrc -I. -std=gnu17 -O3 -Wall -Wextra -Werror $2 bench/faiss_kernels.c \
         index/faiss_kernels.c index/kernels*.c src/base/err.c "$dir/shim.o" -o "$dir/$1" $libs
 }
 # shellcheck disable=SC2086

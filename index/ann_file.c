@@ -29,8 +29,7 @@ struct ann_header {
 
 static enum err corrupt(const char *path, const char *what, struct err_ctx *ctx)
 {
-    return err_set(ctx, ERR_CORRUPT, "%s: %s; remove the file and the index is built anew", path,
-                   what);
+    return err_set(ctx, ERR_CORRUPT, "%s: %s; the index is built anew", path, what);
 }
 
 static void decode_shape(struct cursor *c, struct ann_header *h)

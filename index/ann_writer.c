@@ -87,8 +87,9 @@ static enum err on_begin(void *arg, uint32_t nodes, uint32_t m, const uint8_t *l
 static enum err on_node(void *arg, uint32_t node, const uint32_t *links, struct err_ctx *ctx)
 {
     struct ann_writer *w = arg;
-    uint32_t m = w->shape.m, lists = w->layers[node] - 1u;
-    buf_put(&w->upper, links + 2 * m, (size_t)lists * m * sizeof(uint32_t));
+    size_t m = w->shape.m;
+    uint32_t lists = w->layers[node] - 1u;
+    buf_put(&w->upper, links + 2 * m, lists * m * sizeof(uint32_t));
     w->upper_lists += lists;
     return section_put(w, links, 2 * m * sizeof(uint32_t), ctx);
 }

@@ -25,12 +25,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <omp.h>
-
 #include "index/ann_file.h"
 #include "index/kernels.h"
 
-enum { CHUNK_ROWS_MAX = 10000, CHUNK_BYTES_MAX = 32 << 20, IOPRIO_IDLE = 3 << 13 };
+/* OpenMP's own calls; FAISS brings the library, and omp.h belongs to one compiler only. */
+void omp_set_num_threads(int n);
+int omp_get_num_procs(void);
+
+enum { CHUNK_ROWS_MAX = 4000, CHUNK_BYTES_MAX = 32 << 20, IOPRIO_IDLE = 3 << 13 };
 
 struct build_args {
     const char *segment, *out, *kind, *metric;
@@ -69,7 +71,7 @@ static enum err parse_number(const char *name, const char *text, uint64_t max, u
 static enum err parse_id(const char *text, uint8_t out[16], struct err_ctx *ctx)
 {
     bool ok = strlen(text) == 32;
-    for (int i = 0; ok && i < 16; i++) {
+    for (size_t i = 0; ok && i < 16; i++) {
         unsigned v = 0;
         ok = sscanf(text + 2 * i, "%2x", &v) == 1;
         out[i] = (uint8_t)v;

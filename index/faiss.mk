@@ -6,7 +6,7 @@
 FAISS_PREFIX ?=
 FAISS_CONFIG := $(BUILD)/faiss$(subst /,_,$(FAISS_PREFIX)).mk
 FAISS_SOURCES := $(wildcard index/faiss_probe.sh index/faiss_shim.cpp index/faiss_kernels.c)
-NO_BUILD_GOALS := help clean
+NO_BUILD_GOALS := help clean format
 
 .DEFAULT_GOAL := all
 
@@ -19,10 +19,6 @@ $(FAISS_CONFIG): $(FAISS_SOURCES) index/faiss.mk $(BUILD)/deps-build.ok
 	@mkdir -p $(@D)
 	@CC="$(CC)" CXX="$(CXX)" FAISS_PREFIX="$(FAISS_PREFIX)" sh index/faiss_probe.sh > $@.tmp
 	@mv $@.tmp $@
-
-# The probe has checked that our kernels may replace the archive's before anything is compiled.
-$(BUILD)/faiss-kernels.ok: $(FAISS_CONFIG)
-	@touch $@
 
 # Loops of fixed length over vectors want unrolling; sums in double must round alike everywhere.
 CFLAGS_kernels_scalar := -O3

@@ -99,7 +99,7 @@ static enum err take_header(struct graph_parser *p, struct err_ctx *ctx)
 static enum err take_widths(struct graph_parser *p, struct err_ctx *ctx)
 {
     for (uint32_t i = 0; i < p->nwidths; i++) {
-        int32_t v = field_i32(p, 4 * i);
+        int32_t v = field_i32(p, sizeof(int32_t) * i);
         if (v < 0 || v > LINKS_MAX)
             return damaged("impossible number of links", ctx);
         p->widths[i] = (uint32_t)v;
@@ -110,9 +110,11 @@ static enum err take_widths(struct graph_parser *p, struct err_ctx *ctx)
         regular = regular && p->widths[i] == p->widths[i - 1] + m;
     if (!regular)
         return damaged("irregular numbers of links", ctx);
-    p->links = malloc((size_t)p->widths[p->nwidths - 1] * sizeof(uint32_t));
+    ASSERT(m > 0 && p->nwidths > 1);
+    size_t bytes = (size_t)p->nwidths * m * sizeof(uint32_t); /* the widest: the last */
+    p->links = calloc(1, bytes);
     if (!p->links)
-        return err_no_memory(ctx, p->widths[p->nwidths - 1] * sizeof(uint32_t));
+        return err_no_memory(ctx, bytes);
     expect(p, STEP_LAYERS_COUNT, p->field, 8);
     return ERR_OK;
 }

@@ -318,7 +318,7 @@ static enum err spawn_child(const struct indexer *ix, const struct job *j, char 
     snprintf(ef, sizeof(ef), "%u", schema->index.ef_construction);
     snprintf(threads, sizeof(threads), "%u", ix->threads);
     snprintf(parent, sizeof(parent), "%d", (int)getpid());
-    for (int i = 0; i < 16; i++)
+    for (size_t i = 0; i < 16; i++)
         snprintf(id + 2 * i, 3, "%02x", collection_id(j->collection)[i]);
     char *argv[] = {ix->self,
                     "build-index",

@@ -1,15 +1,16 @@
 #!/bin/sh
-# make check: everything quick, in four steps. The binaries are built already (make does that).
-#   1 setup    what the tests need, and a Python environment of their own under $BUILD/venv
-#   2 style    format and layers (scripts/lint.sh quick)
-#   3 unit     every tests/unit/*/test_*.c, one after the other
-#   4 http     pytest against the real daemon
-# All steps run even when one fails; the summary names each. Any failure, or a step that ran no
-# test, ends with status 1.
+# make check: everything quick. The binaries are built already (make does that).
+#   scripts/check.sh [style] [unit] [http]     all three when none is named
+#   style    format and layers (scripts/lint.sh quick)
+#   unit     every tests/unit/*/test_*.c, one after the other
+#   http     pytest against the real daemon, in a Python environment of its own (build/venv)
+# What the tests need is installed first. All steps run even when one fails; the summary names each.
+# Any failure, or a step that ran no test, ends with status 1.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
 BUILD=${BUILD:-build}
+VENV=${VENV:-build/venv}
 HTTP_TESTS=${HTTP_TESTS:-tests/http}
 LOADSTONED=${LOADSTONED:-$BUILD/loadstoned}
 TEST_TIMEOUT_S=${TEST_TIMEOUT_S:-240}
@@ -45,16 +46,16 @@ python_for_venv() {
 
 # The environment is made anew when the pinned list changed; a half-made one has no stamp.
 make_venv() {
-    if cmp -s tests/requirements.txt "$BUILD/venv/requirements.txt"; then
+    if cmp -s tests/requirements.txt "$VENV/requirements.txt"; then
         return 0
     fi
     python=$(python_for_venv) || return 1
-    echo "installing $(tr '\n' ' ' <tests/requirements.txt)into $BUILD/venv"
-    rm -rf "$BUILD/venv"
-    "$python" -m venv "$BUILD/venv" &&
-        "$BUILD/venv/bin/pip" install --quiet --disable-pip-version-check \
+    echo "installing $(tr '\n' ' ' <tests/requirements.txt)into $VENV"
+    rm -rf "$VENV"
+    "$python" -m venv "$VENV" &&
+        "$VENV/bin/pip" install --quiet --disable-pip-version-check \
             -r tests/requirements.txt &&
-        cp tests/requirements.txt "$BUILD/venv/requirements.txt"
+        cp tests/requirements.txt "$VENV/requirements.txt"
 }
 
 # One unit test binary; its output is shown when it fails. Prints "N" tests passed to $count.
@@ -95,10 +96,14 @@ unit_tests() {
 
 # pytest ends with 5 when it collected nothing, so an empty run fails here too.
 http_tests() {
+    if ! make_venv; then
+        fail "http    the Python environment $VENV"
+        return
+    fi
     report=$BUILD/pytest.log
     mkdir -p "$TEST_TMPDIR"
     {
-        "$BUILD/venv/bin/python" -m pytest -q -p no:cacheprovider --durations=8 \
+        "$VENV/bin/python" -m pytest -q -p no:cacheprovider --durations=8 \
             --timeout="$TEST_TIMEOUT_S" $HTTP_TESTS
         echo $? >"$report.status"
     } 2>&1 | tee "$report"
@@ -110,19 +115,24 @@ http_tests() {
     fi
 }
 
-step 'setup'
-sh scripts/setup.sh test || fail 'setup   scripts/setup.sh test'
-make_venv || fail "setup   the Python environment $BUILD/venv"
-step 'style'
-if sh scripts/lint.sh quick; then
-    note 'passed  style   format and layers'
-else
-    fail 'style   scripts/lint.sh quick'
-fi
-step 'unit tests'
-unit_tests
-step 'http tests'
-http_tests
+style() {
+    if sh scripts/lint.sh quick; then
+        note 'passed  style   format and layers'
+    else
+        fail 'style   scripts/lint.sh quick'
+    fi
+}
 
+step setup
+sh scripts/setup.sh test || fail 'setup   scripts/setup.sh test'
+for wanted in ${*:-style unit http}; do
+    step "$wanted"
+    case $wanted in
+    style) style ;;
+    unit) unit_tests ;;
+    http) http_tests ;;
+    *) fail "$wanted   is no step: style, unit and http are" ;;
+    esac
+done
 printf '\n== summary%s\n' "$summary"
 exit $failed

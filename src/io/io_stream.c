@@ -18,9 +18,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 enum {
@@ -305,7 +305,7 @@ static enum err sum_blocks(struct io_stream *s)
     RETURN_NOT_OK(reserve_sums(s, whole));
     for (; s->nsums < whole; s->nsums++) {
         size_t at = s->nsums * IO_SUM_BLOCK % LANE_BUFFER_BYTES;
-        s->sums[s->nsums] = XXH3_64bits(buffer + at, IO_SUM_BLOCK);
+        s->sums[s->nsums] = hash64(buffer + at, IO_SUM_BLOCK);
     }
     return ERR_OK;
 }

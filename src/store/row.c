@@ -8,6 +8,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/hash.h"
+
 enum err row_builder_init(struct row_builder *rb, const struct schema *s, struct err_ctx *ctx)
 {
     memset(rb, 0, sizeof *rb);
@@ -168,12 +170,17 @@ uint64_t row_key_hash(const struct row *r)
                                        : key_hash(r->key, r->key_len);
 }
 
-/* H(vector bytes) seeded with H(cells) seeded with H(key): each part is length-delimited by being
- * hashed on its own. */
+/* H(H(key, cells), H(vector bytes)): the vector, nearly all of the bytes, goes through the wide
+ * hash, which is fast only without a seed. */
 static struct digest digest_from(uint64_t seed, const float *vector, uint32_t dim)
 {
-    XXH128_hash_t h = vector ? XXH3_128bits_withSeed(vector, dim * sizeof *vector, seed)
-                             : XXH3_128bits_withSeed("", 0, ~seed);
+    struct {
+        uint64_t seed;
+        struct hash128 vector;
+    } parts = {.seed = seed};
+    if (vector)
+        parts.vector = hash128(vector, dim * sizeof *vector);
+    XXH128_hash_t h = XXH3_128bits(&parts, sizeof parts);
     return (struct digest){h.low64, h.high64};
 }
 

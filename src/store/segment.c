@@ -13,8 +13,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "store/segment_format.h"
 #include "store/tail.h"
@@ -305,7 +305,7 @@ enum err segment_verify(const struct segment *s, struct err_ctx *ctx)
     for (uint64_t i = 0; i < s->data_len / IO_SUM_BLOCK; i++) {
         uint64_t sum;
         memcpy(&sum, s->block_sums + i * 8, 8);
-        if (XXH3_64bits(s->map + i * IO_SUM_BLOCK, IO_SUM_BLOCK) != sum)
+        if (hash64(s->map + i * IO_SUM_BLOCK, IO_SUM_BLOCK) != sum)
             return err_set(ctx, ERR_CORRUPT,
                            "%s: the checksum of the 64 KiB block at offset %llu does not match",
                            s->path, (unsigned long long)i * IO_SUM_BLOCK);

@@ -1,6 +1,8 @@
 """Vectors to load and the oracle to compare with: FAISS itself."""
 
 import gzip
+import os
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -9,7 +11,7 @@ from daemon import REPO
 
 faiss.omp_set_num_threads(2)
 
-MNIST_DIR = REPO.parent / "shared" / "data" / "mnist-784"
+MNIST_DIR = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist-784"))
 
 
 def clustered(n, dim, seed=1, clusters=50, spread=0.35):

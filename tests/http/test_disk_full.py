@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client import NDJSON, OCTETS, Collection, expect, ndjson, problem
-from conftest import BACKENDS
+from conftest import BACKENDS, fresh_name
 from small_disk import SIZE_MIB, SmallDisk
 
 DIM = 128
@@ -16,8 +16,9 @@ PART_ROWS = 8192  # 4 MiB
 
 @pytest.fixture(params=BACKENDS)
 def small(request, scratch):
-    disk = SmallDisk(scratch / f"small-{request.param}")
-    daemon = disk.daemon(scratch / f"on-small-{request.param}", BACKENDS[request.param])
+    place = scratch / fresh_name(request)
+    disk = SmallDisk(place / "disk")
+    daemon = disk.daemon(place / "daemon", BACKENDS[request.param])
     try:
         yield daemon.start()
     finally:
@@ -66,7 +67,7 @@ def test_full_disk_is_507_changes_nothing_and_heals(small):
         problem(again, 507, "space")
         intact()
     lines = (
-        ndjson({"key": -k * 100 - i, "s": "x" * 500} for i in range(100)) for k in range(1, 2000)
+        ndjson({"key": -k * 100 - i, "s": "x" * 500} for i in range(100)) for k in range(1, 1000)
     )
     problem(c.send_rows(lines, NDJSON), 507, "space")
     intact()

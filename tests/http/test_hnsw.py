@@ -235,7 +235,7 @@ def test_damaged_index_file_is_rebuilt_not_believed(start_daemon, vectors, damag
     base, queries = vectors
     daemon = start_daemon()
     c = create_hnsw(daemon.client, "c", "l2")
-    c.load_vectors(base[:5000])
+    c.load_vectors(base)
     c.wait_indexed()
     daemon.kill()
     (path,) = (daemon.data / "c" / "index").glob("*.ann")
@@ -251,10 +251,10 @@ def test_damaged_index_file_is_rebuilt_not_believed(start_daemon, vectors, damag
         path.write_bytes(os.urandom(len(data)))
     daemon.start()
     c = c.on(daemon.client)
-    truth, _ = faiss_exact("l2", base[:5000], queries, K)
+    truth, _ = faiss_exact("l2", base, queries, K)
     assert recall(c.keys_of(vectors=queries.tolist(), k=K), truth) >= 0.95
     c.wait_indexed()
-    assert everything_indexed(c, 5000)
+    assert everything_indexed(c, N)
     assert best_recall(c, queries, truth)[0] >= 0.99
 
 
@@ -325,11 +325,12 @@ def test_digits_recall_and_labels_and_the_same_after_sigkill(own_daemon):
     answer = c.search(vectors=queries.tolist(), k=K, ef=ef, features=["label"])
     hits = answer["hits"]
     assert all(h["features"] == {"label": labels[h["key"]]} for row in hits for h in row)
-    nearest = [row[0]["distance"] for row in hits]
-    agree = np.isclose(nearest, distances[:, 0], rtol=1e-5)
-    assert agree.mean() >= 0.99, "distances are FAISS's"
 
     exact = c.search(vectors=queries[:50].tolist(), k=K, exact=True, features=["label"])["hits"]
+    given = [[h["distance"] for h in row] for row in exact]
+    # FAISS's batched distances come from norms and a product, which costs it digits on raw pixels
+    assert np.allclose(given, distances[:50], rtol=1e-4)
+
     own_daemon.restart()
     c = c.on(own_daemon.client)
     c.wait_indexed(240)

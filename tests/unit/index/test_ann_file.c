@@ -403,11 +403,12 @@ static void build_errors_are_sentences(void **state)
     char *usage[] = {"build-index"};
     assert_int_equal(rig_build_with(1, usage, error, sizeof(error)), 1);
     assert_non_null(strstr(error, "usage:"));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they need it themselves */
     char *memory[] = {"build-index", "--segment",      w.segment->path, "--out",
                       w.ann,         "--memory-bytes", "1000000"};
     assert_int_equal(rig_build_with(7, memory, error, sizeof(error)), 1);
-    print_message("%s", error);
-    assert_non_null(strstr(error, "memory"));
+    assert_non_null(strstr(error, "FAISS ran out of memory"));
+#endif
     world_close(&w);
 }
 
