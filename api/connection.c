@@ -1,4 +1,4 @@
-/* Watching over request heads.
+/* Watching over connections.
  *
  *   connect --header_timeout--> head complete --(no deadline)--> answered
  *                                                  --idle + header_timeout--> next head ...
@@ -7,7 +7,11 @@
  * comes before the socket is closed; so that under the lock every descriptor in the list is this
  * connection's.
  *
- * Threads: HTTP threads write deadlines without the lock; the watching thread reads them.
+ * A client that is gone is one whose stream has ended while it is its turn to send, twice in a row:
+ * once may be a moment that its HTTP thread is about to see itself. One that waits for an answer
+ * may have ended its stream and is left alone.
+ *
+ * Threads: HTTP threads write deadlines and turns without the lock; the watching thread reads them.
  *
  * Failure: a connection that finds no memory for its entry is not watched; the library's own
  * timeout stays. */
@@ -20,9 +24,11 @@
 
 #include "base/clock.h"
 
-struct entry {
-    struct entry *prev, *next;
+struct connection {
+    struct connection *prev, *next;
     int fd;
+    bool seen_gone; /* at the last look */
+    atomic_bool clients_turn;
     atomic_uint_fast64_t deadline_us; /* 0 = none */
 };
 
@@ -32,18 +38,31 @@ struct connection_watch {
     pthread_t thread;
     bool stopping;
     uint64_t header_us, idle_us;
-    struct entry *first;
+    struct connection *first;
 };
 
-/* Both directions end, the library notices and closes. */
-static void shut_overdue(struct connection_watch *w)
+static bool is_overdue(const struct connection *c, uint64_t now_us)
+{
+    uint64_t deadline = atomic_load_explicit(&c->deadline_us, memory_order_relaxed);
+    return deadline && deadline < now_us;
+}
+
+static bool is_gone(struct connection *c)
+{
+    char next;
+    bool before = c->seen_gone;
+    c->seen_gone = atomic_load_explicit(&c->clients_turn, memory_order_relaxed) &&
+                   recv(c->fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    return before && c->seen_gone;
+}
+
+/* With both directions ended the library notices and closes. */
+static void shut_idlers(struct connection_watch *w)
 {
     uint64_t now = clock_mono_us();
-    for (struct entry *e = w->first; e; e = e->next) {
-        uint64_t deadline = atomic_load_explicit(&e->deadline_us, memory_order_relaxed);
-        if (deadline && deadline < now)
-            shutdown(e->fd, SHUT_RDWR);
-    }
+    for (struct connection *c = w->first; c; c = c->next)
+        if (is_overdue(c, now) || is_gone(c))
+            shutdown(c->fd, SHUT_RDWR);
 }
 
 static void *watch(void *arg)
@@ -55,7 +74,7 @@ static void *watch(void *arg)
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec++;
         pthread_cond_timedwait(&w->wake, &w->lock, &until);
-        shut_overdue(w);
+        shut_idlers(w);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
@@ -108,12 +127,13 @@ static void *started(struct connection_watch *w, struct MHD_Connection *conn)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct entry *e = calloc(1, sizeof *e);
+    struct connection *e = calloc(1, sizeof *e);
     if (!e || !info) {
         free(e);
         return NULL;
     }
     e->fd = info->connect_fd;
+    atomic_init(&e->clients_turn, true);
     atomic_init(&e->deadline_us, clock_mono_us() + w->header_us);
     pthread_mutex_lock(&w->lock);
     e->next = w->first;
@@ -124,7 +144,7 @@ static void *started(struct connection_watch *w, struct MHD_Connection *conn)
     return e;
 }
 
-static void closed(struct connection_watch *w, struct entry *e)
+static void closed(struct connection_watch *w, struct connection *e)
 {
     pthread_mutex_lock(&w->lock);
     if (e->next)
@@ -148,27 +168,30 @@ void connection_notify(void *w, struct MHD_Connection *conn, void **socket_conte
     }
 }
 
-static struct entry *entry_of(struct MHD_Connection *conn)
+struct connection *connection_of(struct MHD_Connection *conn)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     return info ? info->socket_context : NULL;
 }
 
-static void set_deadline(struct MHD_Connection *conn, uint64_t deadline_us)
+void connection_set_turn(struct connection *c, bool clients)
 {
-    struct entry *e = entry_of(conn);
-    if (e)
-        atomic_store_explicit(&e->deadline_us, deadline_us, memory_order_relaxed);
+    if (c)
+        atomic_store_explicit(&c->clients_turn, clients, memory_order_relaxed);
 }
 
-void connection_head_done(struct MHD_Connection *conn)
+void connection_head_done(struct connection *c)
 {
-    set_deadline(conn, 0);
+    if (c)
+        atomic_store_explicit(&c->deadline_us, 0, memory_order_relaxed);
 }
 
-void connection_request_done(struct connection_watch *w, struct MHD_Connection *conn,
-                             uint64_t now_us)
+void connection_request_done(struct connection_watch *w, struct connection *c, uint64_t now_us)
 {
-    set_deadline(conn, now_us + w->idle_us + w->header_us);
+    if (!c)
+        return;
+    atomic_store_explicit(&c->deadline_us, now_us + w->idle_us + w->header_us,
+                          memory_order_relaxed);
+    connection_set_turn(c, true);
 }

@@ -45,11 +45,18 @@ void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
     if (!r)
         return;
     *state = NULL;
-    connection_request_done(d->watch, conn, clock_mono_us());
+    connection_request_done(d->watch, connection_of(conn), clock_mono_us());
     if (r->upload)
         upload_close(r->upload);
     request_free(r);
     atomic_fetch_sub_explicit(&d->service->running, 1, memory_order_relaxed);
+}
+
+/* Whether we wait for the client to send, or it waits for us. */
+static void set_turn(struct request *r, bool clients)
+{
+    r->waiting_since_us = clients ? clock_mono_us() : 0;
+    connection_set_turn(r->watched, clients);
 }
 
 /* ---- errors while a body arrives ---- */
@@ -121,11 +128,12 @@ static enum MHD_Result begin(struct request *r, struct MHD_Connection *conn, con
     r->conn = conn;
     if (atomic_load_explicit(&r->service->closed, memory_order_relaxed))
         return MHD_NO;
-    connection_head_done(conn);
-    if (start(r, method, version) == ERR_OK) {
-        r->waiting_since_us = request_has_body(r) ? clock_mono_us() : 0;
+    r->watched = connection_of(conn);
+    connection_head_done(r->watched);
+    enum err e = start(r, method, version);
+    set_turn(r, request_has_body(r));
+    if (e == ERR_OK)
         return MHD_YES;
-    }
     if (r->close || (r->head.expect_continue && request_has_body(r))) {
         r->close = true;
         return request_answer(r);
@@ -142,6 +150,8 @@ static bool is_overdue(struct request *r)
     uint64_t now = clock_mono_us();
     if (r->waiting_since_us)
         r->waited_us += now - r->waiting_since_us;
+    else
+        connection_set_turn(r->watched, true);
     r->waiting_since_us = now;
     return r->waited_us > BODY_GRACE_US + r->received * 1000000 / BODY_RATE_MIN;
 }
@@ -159,7 +169,7 @@ static void push(struct request *r, const char *data, size_t *size)
 {
     size_t taken = upload_push(r->upload, r->conn, data, *size);
     if (taken < *size)
-        r->waiting_since_us = 0;
+        set_turn(r, false);
     r->received += taken;
     *size -= taken;
 }
@@ -270,6 +280,8 @@ static enum MHD_Result run(struct request *r)
  * resumed. */
 static enum MHD_Result body_complete(struct request *r)
 {
+    if (r->waiting_since_us)
+        set_turn(r, false);
     switch (r->phase) {
     case REQUEST_GATHER:
         return run(r);

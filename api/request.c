@@ -91,6 +91,7 @@ static void reset(struct request *r)
     trim(&r->json.name_scratch);
     trim(&r->json.text_scratch);
     r->conn = NULL;
+    r->watched = NULL;
     r->route = NULL;
     r->phase = REQUEST_NEW;
     r->head = (struct request_head){.content_length = -1};

@@ -16,6 +16,7 @@
 #include "api/service.h"
 #include "api/target.h"
 
+struct connection;
 struct request;
 struct upload;
 
@@ -52,6 +53,7 @@ struct request_head {
 struct request {
     struct service *service;
     struct MHD_Connection *conn;
+    struct connection *watched;
     const struct route *route;
     const char *uri_text; /* the library's copy of the URI, undecoded until the head is parsed */
     enum request_phase phase;

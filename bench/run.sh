@@ -1,6 +1,6 @@
 #!/bin/sh
 # make bench: compiles the helpers and runs the measurements, or only those named.
-#   bench/run.sh [bulk_load] [memory] [startup]
+#   bench/run.sh [bulk_load] [memory] [startup] [faiss_kernels]
 # BENCH_ROWS (1000000), BENCH_ROUNDS, BENCH_STARTS and PYTHON may be set. Everything lies under
 # $BUILD/bench; the indexed million is kept there for the next run of startup.
 set -eu
@@ -23,7 +23,11 @@ compile http_upload -lpthread
 compile disk_write -luring
 compile discard_server -lmicrohttpd
 
-for measurement in ${*:-bulk_load memory startup}; do
+for measurement in ${*:-bulk_load memory startup faiss_kernels}; do
     printf '\n== %s\n' "$measurement"
-    "${PYTHON:-python3}" "bench/$measurement.py"
+    if [ -f "bench/$measurement.sh" ]; then
+        sh "bench/$measurement.sh"
+    else
+        "${PYTHON:-python3}" "bench/$measurement.py"
+    fi
 done

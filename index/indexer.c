@@ -14,30 +14,27 @@
  *
  * Threads: `lock` guards the queue and what index_state_get reads; the build thread alone runs
  * children. A job holds its collection and its segment. Nothing is done under the lock that can
- * wait. Failure: said in the log once and in index_state.error; not tried again before the segment
- * comes back (restart) or another is added. */
+ * wait. Failure: said in the log once and in index_state.error; the segment is scanned exactly and
+ * not tried again before the next start. */
 #include "index/index.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/epoch.h"
 #include "base/log.h"
 #include "index/ann_file.h"
+#include "index/build_child.h"
 #include "index/kernels.h"
 #include "index/search_internal.h"
 
-enum { ROWS_MIN_DEFAULT = 1000, AUTO_BYTES = 8 << 20, POLL_MS = 100, WARM_BYTES = 32 << 20 };
+enum { ROWS_MIN_DEFAULT = 1000, AUTO_BYTES = 8 << 20, WARM_BYTES = 32 << 20 };
 
 struct job {
     struct job *next;
@@ -188,12 +185,25 @@ static void job_done(struct indexer *ix, struct job *j, bool built)
     job_free(j);
 }
 
+/* A segment whose rows were nearly all replaced or deleted is not worth a graph: searches would scan
+ * the few that are left (graph_of_view). */
+static bool segment_outlived(const struct collection *c, const struct segment *s)
+{
+    bool lives = false;
+    epoch_enter();
+    const struct snapshot *now = collection_snapshot(c);
+    for (uint32_t i = 0; i < now->nviews && !lives; i++)
+        lives = now->views[i].segment == s && view_walkable(&now->views[i]);
+    epoch_leave();
+    return !lives;
+}
+
 static bool cancelled(struct indexer *ix, const struct job *j)
 {
     pthread_mutex_lock(&ix->lock);
     bool stop = ix->stopping;
     pthread_mutex_unlock(&ix->lock);
-    return stop || collection_dropped(j->collection);
+    return stop || collection_dropped(j->collection) || segment_outlived(j->collection, j->segment);
 }
 
 /* ---- failures ---- */
@@ -257,60 +267,28 @@ static void warm(struct indexer *ix, const struct job *j)
     populate(ix, j, s->vectors, vectors);
 }
 
-/* ---- the child ---- */
+/* ---- building ---- */
 
-struct child {
-    pid_t pid;
-    int out; /* its standard output */
-    char line[1200];
-    size_t line_len;
-    char error[1024]; /* its "error ..." line */
+struct watched {
+    struct indexer *ix;
+    const struct job *job;
 };
 
-static char **child_environment(void)
+static bool watch_cancelled(void *arg)
 {
-    static char passive[] = "OMP_WAIT_POLICY=PASSIVE", one[] = "OPENBLAS_NUM_THREADS=1";
-    size_t n = 0, kept = 0;
-    while (environ[n])
-        n++;
-    char **env = calloc(n + 3, sizeof(*env));
-    if (!env)
-        return NULL;
-    for (size_t i = 0; i < n; i++) {
-        if (strncmp(environ[i], "OMP_WAIT_POLICY=", 16) != 0 &&
-            strncmp(environ[i], "OPENBLAS_NUM_THREADS=", 21) != 0)
-            env[kept++] = environ[i];
-    }
-    env[kept++] = passive;
-    env[kept] = one;
-    return env;
+    const struct watched *w = arg;
+    return cancelled(w->ix, w->job);
 }
 
-static int spawn_with(const char *self, char **argv, int out, pid_t *pid)
+static void watch_progress(void *arg, double share)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    char **env = child_environment();
-    if (!env)
-        return ENOMEM;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
-    int failed = posix_spawn(pid, self, &actions, &attr, argv, env);
-    posix_spawnattr_destroy(&attr);
-    posix_spawn_file_actions_destroy(&actions);
-    free(env);
-    return failed;
+    struct indexer *ix = ((struct watched *)arg)->ix;
+    pthread_mutex_lock(&ix->lock);
+    ix->progress = share < 0 ? 0 : share > 1 ? 1 : share;
+    pthread_mutex_unlock(&ix->lock);
 }
 
-static enum err spawn_child(const struct indexer *ix, const struct job *j, char *path,
-                            struct child *ch, struct err_ctx *ctx)
+static enum err run_child(struct indexer *ix, const struct job *j, char *path, struct err_ctx *ctx)
 {
     const struct schema *schema = j->segment->schema;
     char m[16], ef[16], threads[16], parent[16], id[33];
@@ -341,83 +319,9 @@ static enum err spawn_child(const struct indexer *ix, const struct job *j, char 
                     "--parent",
                     parent,
                     NULL};
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) != 0)
-        return err_system(ctx, errno, "cannot open a pipe to the index build");
-    int failed = spawn_with(ix->self, argv, fds[1], &ch->pid);
-    close(fds[1]);
-    ch->out = fds[0];
-    if (!failed)
-        return ERR_OK;
-    close(fds[0]);
-    return err_system(ctx, failed, "cannot start %s build-index", ix->self);
-}
-
-static void take_line(struct indexer *ix, struct child *ch, const char *line)
-{
-    if (strncmp(line, "progress ", 9) == 0) {
-        pthread_mutex_lock(&ix->lock);
-        ix->progress = strtod(line + 9, NULL);
-        pthread_mutex_unlock(&ix->lock);
-    } else if (strncmp(line, "error ", 6) == 0) {
-        copy_text(ch->error, sizeof(ch->error), line + 6);
-    }
-}
-
-/* Reads what the child has written; false at its end. */
-static bool read_child(struct indexer *ix, struct child *ch)
-{
-    char data[1024];
-    ssize_t n = read(ch->out, data, sizeof(data));
-    if (n < 0)
-        return errno == EINTR;
-    for (ssize_t i = 0; i < n; i++) {
-        if (data[i] != '\n') {
-            if (ch->line_len < sizeof(ch->line) - 1)
-                ch->line[ch->line_len++] = data[i];
-            continue;
-        }
-        ch->line[ch->line_len] = '\0';
-        ch->line_len = 0;
-        take_line(ix, ch, ch->line);
-    }
-    return n > 0;
-}
-
-static enum err child_result(const struct child *ch, int status, struct err_ctx *ctx)
-{
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return ERR_OK;
-    if (ch->error[0])
-        return err_set(ctx, ERR_INTERNAL, "%s", ch->error);
-    if (WIFSIGNALED(status))
-        return err_set(ctx, ERR_INTERNAL,
-                       "the index build was ended by signal %d (%s); rows stay searchable by "
-                       "exact scan. If memory ran out, free some and restart",
-                       WTERMSIG(status), strsignal(WTERMSIG(status)));
-    return err_set(ctx, ERR_INTERNAL, "the index build ended with status %d and gave no reason",
-                   WEXITSTATUS(status));
-}
-
-/* Runs the build to its end, or kills it when it is no longer wanted. */
-static enum err run_child(struct indexer *ix, const struct job *j, char *path, struct err_ctx *ctx)
-{
-    struct child ch = {0};
-    int status = 0;
-    RETURN_NOT_OK(spawn_child(ix, j, path, &ch, ctx));
-    struct pollfd p = {.fd = ch.out, .events = POLLIN};
-    for (bool open = true; open;) {
-        if (cancelled(ix, j)) {
-            kill(ch.pid, SIGKILL);
-            break;
-        }
-        if (poll(&p, 1, POLL_MS) > 0)
-            open = read_child(ix, &ch);
-    }
-    close(ch.out);
-    while (waitpid(ch.pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return child_result(&ch, status, ctx);
+    struct watched w = {ix, j};
+    const struct build_watch watch = {&w, watch_cancelled, watch_progress};
+    return build_child_run(ix->self, argv, &watch, ctx);
 }
 
 /* Temporary files of builds that were killed; no build runs now. */

@@ -64,7 +64,7 @@ struct walk {
 const struct ann_file *graph_of_view(const struct view *v, uint32_t ef)
 {
     const struct ann_file *a = segment_ann(v->segment);
-    if (!a || v->live < v->rows / 4 || ef >= a->shape.nodes / 4)
+    if (!a || !view_walkable(v) || ef >= a->shape.nodes / 4)
         return NULL;
     return a;
 }

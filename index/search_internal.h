@@ -91,6 +91,13 @@ uint32_t view_vectors(const struct view *v);
 
 /* ---- search_graph.c ---- */
 
+/* Whether a graph over all rows of the view is of use: below a quarter of them alive, a walk mostly
+ * crosses dead ones, and a scan of the live is cheaper. */
+static inline bool view_walkable(const struct view *v)
+{
+    return v->live >= v->rows / 4;
+}
+
 /* The walk's plan for a view: the graph, or NULL when a scan is cheaper or the only way. */
 const struct ann_file *graph_of_view(const struct view *v, uint32_t ef);
 /* Shows the nearest rows that a walk of effort `ef` finds to the query; *enough is false, and

@@ -16,6 +16,7 @@ LOADSTONED=${LOADSTONED:-$BUILD/loadstoned}
 TEST_TIMEOUT_S=${TEST_TIMEOUT_S:-240}
 TEST_TMPDIR=${TEST_TMPDIR:-$BUILD/tmp}
 export LOADSTONED TEST_TMPDIR
+mkdir -p "$TEST_TMPDIR" || exit 1
 
 summary=''
 failed=0
@@ -101,7 +102,6 @@ http_tests() {
         return
     fi
     report=$BUILD/pytest.log
-    mkdir -p "$TEST_TMPDIR"
     {
         "$VENV/bin/python" -m pytest -q -p no:cacheprovider --durations=8 \
             --timeout="$TEST_TIMEOUT_S" $HTTP_TESTS

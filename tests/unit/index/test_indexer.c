@@ -276,6 +276,36 @@ static void a_running_build_does_not_outlive_its_reason(void **state)
     unsetenv("TEST_BUILD_SLEEPS");
 }
 
+static uint32_t graphs_attached(struct collection *c)
+{
+    uint32_t n = 0;
+    epoch_enter();
+    const struct snapshot *s = collection_snapshot(c);
+    for (uint32_t i = 0; i < s->nviews; i++)
+        n += segment_ann(s->views[i].segment) != NULL;
+    epoch_leave();
+    return n;
+}
+
+static void replaced_rows_are_not_built(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, self);
+    setenv("TEST_BUILD_SLEEPS", "1", 1);
+    create(&w, "words", INDEX_HNSW);
+    struct collection *c = find(&w, "words");
+    load_rows(&w, c);
+    assert_true(state_of(&w, c).building);
+    unsetenv("TEST_BUILD_SLEEPS");
+    load_rows(&w, c); /* the same keys: the first segment's rows are all dead */
+    struct index_state st = wait_ready(&w, c);
+    assert_indexed(&st);
+    assert_int_equal(graphs_attached(c), 1);
+    collection_release(c);
+    world_close(&w);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "build-index") == 0) {
@@ -292,6 +322,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(flat_and_small_collections_get_no_graph),
         cmocka_unit_test(a_failed_build_is_a_sentence),
         cmocka_unit_test(a_running_build_does_not_outlive_its_reason),
+        cmocka_unit_test(replaced_rows_are_not_built),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
