@@ -24,6 +24,8 @@
 
 #include "base/clock.h"
 
+enum { LOOK_EVERY_MS = 500 };
+
 struct connection {
     struct connection *prev, *next;
     int fd;
@@ -65,6 +67,13 @@ static void shut_idlers(struct connection_watch *w)
             shutdown(c->fd, SHUT_RDWR);
 }
 
+static void add_ms(struct timespec *t, long ms)
+{
+    t->tv_nsec += ms * 1000000;
+    t->tv_sec += t->tv_nsec / 1000000000;
+    t->tv_nsec %= 1000000000;
+}
+
 static void *watch(void *arg)
 {
     struct connection_watch *w = arg;
@@ -72,7 +81,7 @@ static void *watch(void *arg)
     while (!w->stopping) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec++;
+        add_ms(&until, LOOK_EVERY_MS);
         pthread_cond_timedwait(&w->wake, &w->lock, &until);
         shut_idlers(w);
     }

@@ -78,22 +78,16 @@ static void start_draining(struct request *r)
         request_answer_raw(r);
 }
 
-static bool may_drain(const struct request *r)
-{
-    const struct limits *l = &r->service->limits;
-    return r->drained <= l->drain_bytes_max &&
-           clock_mono_us() - r->draining_since_us <= l->drain_timeout_s * 1000000;
-}
-
-/* After a raw answer (DONE) the rest is read too, for as long. */
+/* Past its bytes the answer is sent; from then on only the time counts, so that a client which
+ * reads nothing before it has sent everything finds the answer, not a reset. */
 static enum MHD_Result drain(struct request *r, size_t n)
 {
+    const struct limits *l = &r->service->limits;
+    bool late = clock_mono_us() - r->draining_since_us > l->drain_timeout_s * 1000000;
     r->drained += n;
-    if (may_drain(r))
-        return MHD_YES;
-    if (r->phase == REQUEST_DRAIN)
+    if (r->phase == REQUEST_DRAIN && (late || r->drained > l->drain_bytes_max))
         request_answer_raw(r);
-    return MHD_NO;
+    return late ? MHD_NO : MHD_YES;
 }
 
 /* ---- the head ---- */

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 1024, HOST_MAX = 256 };
+enum { BACKLOG = 1024, HOST_MAX = 256, PORT_MAX = 65535 };
 
 static enum err split(const char *address, char host[HOST_MAX], const char **port,
                       struct err_ctx *ctx)
@@ -33,6 +33,9 @@ static enum err split(const char *address, char host[HOST_MAX], const char **por
     memcpy(host, from, n);
     host[n] = 0;
     *port = colon + 1;
+    if (strspn(*port, "0123456789") != strlen(*port) || strlen(*port) > 5 || atoi(*port) > PORT_MAX)
+        return err_set(ctx, ERR_INVALID, "--listen %s: the port must be 0 to %d", address,
+                       PORT_MAX);
     return ERR_OK;
 }
 

@@ -3,6 +3,9 @@
  * Threads: no state. Failure: memory running out shows in out->failed. */
 #include "api/problem.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "api/json_writer.h"
 
 static const struct {
@@ -52,4 +55,27 @@ void problem_write(const struct err_ctx *err, struct buf *out)
         json_put_text(out, err->field);
     }
     json_put_raw(out, "}\n");
+}
+
+static void name_field(struct err_ctx *ctx)
+{
+    char sentence[sizeof ctx->detail];
+    if (strstr(ctx->detail, ctx->field))
+        return;
+    memcpy(sentence, ctx->detail, sizeof sentence);
+    int n = snprintf(ctx->detail, sizeof ctx->detail, "%s: ", ctx->field);
+    snprintf(ctx->detail + n, sizeof ctx->detail - (size_t)n, "%s", sentence);
+}
+
+void problem_place(struct err_ctx *ctx, int64_t row, const char *field, size_t field_len)
+{
+    if (!ctx)
+        return;
+    if (ctx->row < 0)
+        ctx->row = row;
+    if (ctx->field[0] || !field)
+        return;
+    int n = (int)(field_len < sizeof ctx->field ? field_len : sizeof ctx->field - 1);
+    snprintf(ctx->field, sizeof ctx->field, "%.*s", n, field);
+    name_field(ctx);
 }

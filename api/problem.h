@@ -9,4 +9,8 @@ unsigned problem_status(enum err code);
 /* {"type":"about:blank","title":..,"status":..,"detail":..,"row":..,"field":..} */
 void problem_write(const struct err_ctx *err, struct buf *out);
 
+/* Adds where an error happened, unless that is known: the row, and the field, which the sentence is
+ * made to name. Row -1 and field NULL add nothing. */
+void problem_place(struct err_ctx *ctx, int64_t row, const char *field, size_t field_len);
+
 #endif

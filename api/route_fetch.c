@@ -9,6 +9,7 @@
 #include "api/columns.h"
 #include "api/json_writer.h"
 #include "api/number.h"
+#include "api/problem.h"
 #include "api/row_json.h"
 
 enum { NOT_FOUND = UINT32_MAX, CHECK_ROWS = 4096 };
@@ -54,7 +55,7 @@ static enum err read_keys(struct request *r, const struct snapshot *s, struct er
             buf_put_u8(&r->out, ',');
         enum err e = read_key(r, s, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, row, "keys", 4);
+            problem_place(ctx, row, "keys", 4);
             return e;
         }
     }
@@ -103,7 +104,7 @@ static enum err read_body(struct request *r, const struct snapshot *s, struct fe
             break;
         enum err e = read_field(r, s, name, a, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, -1, name.data, name.len);
+            problem_place(ctx, -1, name.data, name.len);
             return e;
         }
     }

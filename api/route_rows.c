@@ -9,6 +9,7 @@
 #include "api/routes.h"
 
 #include "api/json_writer.h"
+#include "api/problem.h"
 #include "api/row_json.h"
 #include "api/upload.h"
 #include "base/epoch.h"
@@ -147,7 +148,7 @@ static enum err read_keys(struct json_reader *json, struct batch *b, struct err_
         int64_t row = (int64_t)b->rows;
         enum err e = key_read_row(json, b, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, row, "keys", 4);
+            problem_place(ctx, row, "keys", 4);
             return e;
         }
     }
@@ -167,7 +168,11 @@ static enum err read_delete_body(struct json_reader *json, struct batch *b, stru
         if (seen)
             return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
         seen = true;
-        RETURN_NOT_OK(read_keys(json, b, ctx));
+        enum err e = read_keys(json, b, ctx);
+        if (e != ERR_OK) {
+            problem_place(ctx, -1, "keys", 4);
+            return e;
+        }
     }
     if (!seen)
         return err_set(ctx, ERR_INVALID, "the body needs \"keys\":[..]");

@@ -11,7 +11,7 @@
 const struct route api_routes[] = {
     {.method = "POST",
      .path = "v1/collections/{}/search",
-     .params = "k ef exact",
+     .params = "k ef exact features with_vectors",
      .takes = SEARCH_IO,
      .offers = SEARCH_IO,
      .run = search},

@@ -9,10 +9,10 @@
 #include "api/row_json.h"
 
 #include <math.h>
-#include <stdio.h>
 
 #include "api/base64.h"
 #include "api/number.h"
+#include "api/problem.h"
 #include "base/clock.h"
 
 enum err row_reader_init(struct row_reader *r, struct schema *s, struct err_ctx *ctx)
@@ -29,17 +29,6 @@ void row_reader_deinit(struct row_reader *r)
     buf_deinit(&r->cell);
     free(r->vector);
     r->vector = NULL;
-}
-
-void note_place(struct err_ctx *ctx, int64_t row, const char *field, size_t field_len)
-{
-    if (!ctx)
-        return;
-    if (ctx->row < 0)
-        ctx->row = row;
-    if (!ctx->field[0] && field)
-        snprintf(ctx->field, sizeof ctx->field, "%.*s", (int)(field_len > 128 ? 128 : field_len),
-                 field);
 }
 
 /* ---- keys ---- */
@@ -360,7 +349,7 @@ static enum err add_key(struct row_reader *r, struct batch *b, struct err_ctx *c
         }
         enum err e = key_read_row(&r->json, b, ctx);
         if (e != ERR_OK)
-            note_place(ctx, -1, "key", 3);
+            problem_place(ctx, -1, "key", 3);
         return e;
     }
 }
@@ -377,7 +366,7 @@ static enum err add_fields(struct row_reader *r, struct batch *b, struct err_ctx
             return json_end(&r->json, ctx);
         enum err e = add_field(r, b, name, &key_seen, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, -1, name.data, name.len);
+            problem_place(ctx, -1, name.data, name.len);
             return e;
         }
     }
@@ -393,6 +382,6 @@ enum err row_reader_add(struct row_reader *r, struct batch *b, const char *text,
         e = add_fields(r, b, ctx);
     }
     if (e != ERR_OK)
-        note_place(ctx, (int64_t)number, NULL, 0);
+        problem_place(ctx, (int64_t)number, NULL, 0);
     return e;
 }

@@ -29,7 +29,4 @@ WARN_UNUSED enum err key_read(struct json_reader *json, enum key_type type, int6
 /* Starts a row of the batch with the key that comes next. */
 WARN_UNUSED enum err key_read_row(struct json_reader *json, struct batch *b, struct err_ctx *ctx);
 
-/* Notes where an error happened, unless it is known already. */
-void note_place(struct err_ctx *ctx, int64_t row, const char *field, size_t field_len);
-
 #endif

@@ -12,6 +12,7 @@
 
 #include "api/json_reader.h"
 #include "api/json_writer.h"
+#include "api/problem.h"
 
 struct draft {
     enum key_type key;
@@ -61,8 +62,8 @@ static enum err read_field(struct json_reader *r, struct draft *d, struct json_s
                               fields[i].name, what);
         *seen |= 1u << i;
         enum err e = fields[i].read(r, d, ctx);
-        if (e != ERR_OK && ctx && !ctx->field[0])
-            snprintf(ctx->field, sizeof ctx->field, "%s", fields[i].name);
+        if (e != ERR_OK)
+            problem_place(ctx, -1, fields[i].name, strlen(fields[i].name));
         return e;
     }
     return unknown_field(name, what, fields, ctx);
@@ -330,8 +331,8 @@ static enum err add_join_keys(struct json_reader *r, struct schema *s, struct er
 typedef enum err (*slice_reader)(struct json_reader *r, struct schema *s, struct err_ctx *ctx);
 
 /* Reads a value that the first walk has stepped over. */
-static enum err read_later(const char *body, struct json_slice text, struct schema *s,
-                           slice_reader read, struct err_ctx *ctx)
+static enum err read_later(const char *body, struct json_slice text, const char *field,
+                           struct schema *s, slice_reader read, struct err_ctx *ctx)
 {
     struct json_reader r;
     if (!text.data)
@@ -339,6 +340,8 @@ static enum err read_later(const char *body, struct json_slice text, struct sche
     json_init(&r, text.data, text.len, (uint64_t)(text.data - body));
     enum err e = read(&r, s, ctx);
     json_deinit(&r);
+    if (e != ERR_OK)
+        problem_place(ctx, -1, field, strlen(field));
     return e;
 }
 
@@ -373,9 +376,9 @@ static enum err build(const char *body, const struct draft *d, struct schema **o
     struct schema *s;
     RETURN_NOT_OK(schema_new(d->key, d->dim, d->metric, &s, ctx));
     apply_settings(d, s);
-    enum err e = read_later(body, d->features, s, add_features, ctx);
+    enum err e = read_later(body, d->features, "features", s, add_features, ctx);
     if (e == ERR_OK)
-        e = read_later(body, d->join_keys, s, add_join_keys, ctx);
+        e = read_later(body, d->join_keys, "join_keys", s, add_join_keys, ctx);
     if (e == ERR_OK)
         e = schema_seal(s, ctx);
     if (e != ERR_OK) {

@@ -8,6 +8,7 @@
 #include "api/search_body.h"
 
 #include "api/columns.h"
+#include "api/problem.h"
 #include "api/row_json.h"
 
 static const char known_fields[] =
@@ -66,8 +67,8 @@ static enum err read_vector(struct reading *a, struct err_ctx *ctx)
     RETURN_NOT_OK(add_query(a, &query, ctx));
     RETURN_NOT_OK(json_floats(&a->r->json, query, schema->dim, &n, ctx));
     if (n != schema->dim)
-        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "vector",
-                          "vector has %zu elements, the collection's dim is %u", n, schema->dim);
+        return err_set(ctx, ERR_UNPROCESSABLE,
+                       "vector has %zu elements, the collection's dim is %u", n, schema->dim);
     return search_check_query(schema, query, a->ask->nq - 1, ctx);
 }
 
@@ -82,7 +83,7 @@ static enum err read_vectors(struct reading *a, struct err_ctx *ctx)
         int64_t row = (int64_t)a->ask->nq;
         enum err e = read_vector(a, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, row, "vectors", 7);
+            problem_place(ctx, row, "vectors", 7);
             return e;
         }
     }
@@ -107,6 +108,19 @@ static enum err find_key(struct reading *a, struct row_ref *ref, struct err_ctx 
                       text.len > 200 ? 200 : (int)text.len, text.data);
 }
 
+static enum err no_vector(const struct reading *a, struct row_ref ref, struct err_ctx *ctx)
+{
+    const struct segment *g = a->s->views[ref.view].segment;
+    size_t len;
+    if (a->s->schema->key == KEY_INT64)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "key",
+                          "key %lld has no vector to search with",
+                          (long long)segment_key_int(g, ref.row));
+    const char *key = segment_key_str(g, ref.row, &len);
+    return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "key", "key '%.*s' has no vector to search with",
+                      len > 200 ? 200 : (int)len, key);
+}
+
 static enum err read_key(struct reading *a, struct err_ctx *ctx)
 {
     struct row_ref ref;
@@ -114,8 +128,7 @@ static enum err read_key(struct reading *a, struct err_ctx *ctx)
     RETURN_NOT_OK(find_key(a, &ref, ctx));
     const float *v = segment_vector(a->s->views[ref.view].segment, ref.row);
     if (!v)
-        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "key",
-                          "the row of this key has no vector to search with");
+        return no_vector(a, ref, ctx);
     RETURN_NOT_OK(add_query(a, &query, ctx));
     memcpy(query, v, a->s->schema->dim * sizeof(float));
     buf_put(&a->r->refs, &ref, sizeof ref);
@@ -133,7 +146,7 @@ static enum err read_keys(struct reading *a, struct err_ctx *ctx)
         int64_t row = (int64_t)a->ask->nq;
         enum err e = read_key(a, ctx);
         if (e != ERR_OK) {
-            note_place(ctx, row, "keys", 4);
+            problem_place(ctx, row, "keys", 4);
             return e;
         }
     }
@@ -212,7 +225,7 @@ static enum err read_field(struct reading *a, struct json_slice name, struct err
     a->seen |= 1u << f;
     enum err e = read_value(a, f, ctx);
     if (e != ERR_OK)
-        note_place(ctx, -1, name.data, name.len);
+        problem_place(ctx, -1, name.data, name.len);
     return e;
 }
 
@@ -242,6 +255,15 @@ static enum err read_json(struct reading *a, struct err_ctx *ctx)
 
 /* ---- octets ---- */
 
+static enum err read_columns(struct reading *a, struct err_ctx *ctx)
+{
+    const struct target_segment *names = target_param(&a->r->target, "features");
+    if (names)
+        RETURN_NOT_OK(columns_read_text(names->text, a->s->schema, &a->r->columns, ctx));
+    a->ask->with_features = a->r->columns.len > 0;
+    return request_param_bool(a->r, "with_vectors", &a->ask->with_vectors, ctx);
+}
+
 static enum err read_params(struct request *r, struct search_params *p, struct err_ctx *ctx)
 {
     const struct limits *l = &r->service->limits;
@@ -260,6 +282,7 @@ static enum err read_octets(struct reading *a, struct err_ctx *ctx)
     const struct schema *schema = a->s->schema;
     size_t row_bytes = schema->dim * sizeof(float);
     RETURN_NOT_OK(read_params(r, &a->ask->params, ctx));
+    RETURN_NOT_OK(read_columns(a, ctx));
     if (r->body.len % row_bytes)
         return err_set(ctx, ERR_UNPROCESSABLE,
                        "the body's length, %zu bytes, is no multiple of %zu (dim %u x 4)",

@@ -10,6 +10,7 @@
  * a wrong command line is status 2. */
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -194,6 +195,13 @@ static void raise_file_limit(void)
         log_warn("the limit on open files stays as it is: %s", strerror(errno));
 }
 
+/* Buffers of uploads and answers are mapped one by one and go back to the system when freed; the
+ * allocator would learn from their first free to keep them in its heaps. */
+static void set_up_allocator(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+}
+
 static enum err pick_io(enum io_backend *out, struct err_ctx *ctx)
 {
     const char *name = getenv("LOADSTONE_IO");
@@ -246,6 +254,7 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
 static enum err start(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
 {
     enum io_backend backend;
+    set_up_allocator();
     raise_file_limit();
     RETURN_NOT_OK(catch_signals(ctx));
     RETURN_NOT_OK(pick_io(&backend, ctx));

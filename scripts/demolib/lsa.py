@@ -3,7 +3,7 @@
   texts -> terms -> counts (rows x terms, sparse) -> BM25 weights -> truncated SVD -> vectors
 
   A = U S V^T, cut off after `dim` singular values; a text with weights a becomes a V', where V' are
-  the term vectors V S^1/2 drawn toward equal length (LENGTH_POWER), so that rare words count beside
+  the term vectors V S drawn toward equal length (LENGTH_POWER), so that rare words count beside
   frequent ones. A query is folded in by the same product.
 
 Deerwester et al., Indexing by Latent Semantic Analysis (1990); Robertson and Zaragoza, The
@@ -271,7 +271,7 @@ def fit(packages, counts, progress):
     weights = _weigh(matrix, idf)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         singular, vectors = _term_space(weights.rows(learnt), DIM, pool, progress)
-        scaled = vectors * np.sqrt(singular)
+        scaled = vectors * singular
         length = np.linalg.norm(scaled, axis=1, keepdims=True)
         term_vectors = scaled * np.maximum(length, 1e-6) ** -LENGTH_POWER
         embeddings = _unit_rows(weights.times(term_vectors, pool))

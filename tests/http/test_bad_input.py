@@ -384,7 +384,9 @@ def test_bad_searches_are_refused(table, body, status, word):
     problem(response, response.status, word)
 
 
-@pytest.mark.parametrize("text", [b'{"vector":[NaN,1,1,1]}', b'{"vector":[1,2,3,4]', b"", b'{"vector"}'])
+@pytest.mark.parametrize(
+    "text", [b'{"vector":[NaN,1,1,1]}', b'{"vector":[1,2,3,4]', b"", b'{"vector"}']
+)
 def test_search_body_that_does_not_parse_is_400(table, text):
     problem(table.client.post(f"{table.path}/search", text, headers={"Content-Type": JSON}), 400)
 
