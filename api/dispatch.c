@@ -178,24 +178,34 @@ static enum err check_streamed(struct request *r, size_t n)
                    (unsigned long long)max);
 }
 
+static void skip(struct request *r, size_t *size)
+{
+    r->received += *size;
+    *size = 0;
+}
+
+/* A piece that is not taken whole must have suspended the connection: the library would not offer
+ * the rest again. */
 static enum MHD_Result stream_piece(struct request *r, const char *data, size_t *size)
 {
     struct commit_result none;
-    if (check_streamed(r, *size) == ERR_OK) {
-        push(r, data, size);
-        if (!upload_failed(r->upload))
-            return MHD_YES;
-        (void)!upload_result(r->upload, &none, &r->err);
+    if (check_streamed(r, *size) != ERR_OK) {
+        skip(r, size);
+        start_draining(r);
+        return MHD_YES;
     }
-    start_draining(r);
+    push(r, data, size);
+    if (upload_failed(r->upload)) {
+        (void)!upload_result(r->upload, &none, &r->err);
+        start_draining(r);
+    }
     return MHD_YES;
 }
 
 static enum MHD_Result gather_piece(struct request *r, const char *data, size_t *size)
 {
     enum err e = request_gather(r, data, *size, &r->err);
-    r->received += *size;
-    *size = 0;
+    skip(r, size);
     if (e != ERR_OK)
         start_draining(r);
     return MHD_YES;
@@ -205,8 +215,7 @@ static enum MHD_Result take_piece(struct request *r, const char *data, size_t *s
 {
     if (r->phase == REQUEST_DRAIN || r->phase == REQUEST_DONE) {
         size_t n = *size;
-        r->received += n;
-        *size = 0;
+        skip(r, size);
         return drain(r, n);
     }
     if (is_overdue(r))

@@ -12,7 +12,7 @@
 #include "api/problem.h"
 #include "api/row_json.h"
 
-enum { NOT_FOUND = UINT32_MAX, CHECK_ROWS = 4096 };
+enum { NOT_FOUND = UINT32_MAX };
 
 struct fetch_ask {
     bool keys, features, with_vectors_seen; /* fields that came */
@@ -147,10 +147,9 @@ static enum err put_column(struct request *r, const struct snapshot *s, uint32_t
             row_put_vector(&r->out, s, ref);
         else
             row_put_cell(&r->out, s, ref, feature);
-        if (i % CHECK_ROWS == 0)
-            RETURN_NOT_OK(request_check_out(r, ctx));
+        RETURN_NOT_OK(request_check_out(r, ctx));
     }
-    return request_check_out(r, ctx);
+    return ERR_OK;
 }
 
 static enum err put_columns(struct request *r, const struct snapshot *s, bool with_vectors,

@@ -50,7 +50,7 @@ static void put_json_hits(struct request *r, const struct snapshot *s, const str
     if (query)
         buf_put_u8(&r->out, ',');
     buf_put_u8(&r->out, '[');
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && request_check_out(r, NULL) == ERR_OK; i++) {
         if (i)
             buf_put_u8(&r->out, ',');
         put_hit(r, s, a, &hits[i]);
@@ -132,9 +132,11 @@ static enum err search_block(struct request *r, const struct snapshot *s,
     if (p.exclude)
         p.exclude += from;
     RETURN_NOT_OK(search_run(s, queries, n, &p, scratch, hits, counts, ctx));
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         write(r, s, a, from + i, hits + i * k, counts[i]);
-    return request_check_out(r, ctx);
+        RETURN_NOT_OK(request_check_out(r, ctx));
+    }
+    return ERR_OK;
 }
 
 static enum err search_all(struct request *r, const struct snapshot *s, const struct search_ask *a,

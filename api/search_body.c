@@ -50,6 +50,12 @@ static enum err add_query(struct reading *a, float **out, struct err_ctx *ctx)
     if (a->ask->nq == a->r->service->limits.queries_max)
         return too_many(a->r, ctx);
     size_t bytes = a->s->schema->dim * sizeof(float);
+    if (b->len + bytes > a->r->service->limits.json_body_bytes_max)
+        return err_set(
+            ctx, ERR_TOO_LARGE,
+            "the vectors of the queries take more than json_body_bytes_max (%llu bytes): "
+            "send them in several requests",
+            (unsigned long long)a->r->service->limits.json_body_bytes_max);
     *out = buf_extend(b, bytes);
     if (!*out)
         return err_no_memory(ctx, b->len + bytes);

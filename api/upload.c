@@ -402,7 +402,7 @@ void upload_close(struct upload *u)
 {
     pthread_mutex_lock(&u->lock);
     u->closed = true;
-    if (u->load && !u->job)
+    if (!u->job && u->load)
         start_job(u);
     bool drop = !u->job;
     pthread_mutex_unlock(&u->lock);

@@ -185,8 +185,8 @@ static void job_done(struct indexer *ix, struct job *j, bool built)
     job_free(j);
 }
 
-/* A segment whose rows were nearly all replaced or deleted is not worth a graph: searches would scan
- * the few that are left (graph_of_view). */
+/* A segment whose rows were nearly all replaced or deleted is not worth a graph: searches would
+ * scan the few that are left (graph_of_view). */
 static bool segment_outlived(const struct collection *c, const struct segment *s)
 {
     bool lives = false;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs with apt-get what this machine lacks for one purpose; does nothing when nothing is missing.
+# Installs with apt-get what this machine lacks for one purpose; nothing when nothing is missing.
 #   sh scripts/setup.sh build    compilers and libraries of the daemon
 #   sh scripts/setup.sh test     and what `make check` runs
 #   sh scripts/setup.sh lint     and the static analyser
@@ -41,7 +41,7 @@ become_root() {
     sudo=
     [ "$(id -u)" -ne 0 ] || return 0
     command -v sudo >/dev/null ||
-        die "not root and there is no sudo: run as root: apt-get install --no-install-recommends" $missing
+        die "neither root nor sudo: run as root: apt-get install --no-install-recommends" $missing
     sudo=sudo
 }
 

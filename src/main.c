@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -177,8 +178,8 @@ static enum err catch_signals(struct err_ctx *ctx)
 
 static void wait_for_stop(void)
 {
-    uint64_t n;
-    while (read(stop_event, &n, sizeof n) < 0 && errno == EINTR)
+    struct pollfd stop = {.fd = stop_event, .events = POLLIN};
+    while (poll(&stop, 1, -1) < 1)
         ;
 }
 

@@ -2,8 +2,8 @@
 
 apt keeps two kinds of lists. Packages has the fields and the one-line summary of each package;
 Translation-en has the long descriptions, joined by the MD5 in Description-md5. Containers often
-leave Translation-en out; then the lists are fetched once into a directory of the demo's own, so that
-the machine's stay as they are and root is not needed.
+leave Translation-en out; then the lists are fetched once into a directory of the demo's own, so
+that the machine's stay as they are and root is not needed.
 """
 
 import hashlib
@@ -69,7 +69,8 @@ def find_lists(directory, note):
     options = _private_options(directory)
     if not all(_list_files(options, kind) for kind in KINDS):
         note("apt's lists lack the long descriptions: fetching them into the demo's own directory")
-        _run(["apt-get", "update", "-q", *ENGLISH, *options], "apt-get update (is there a network?)")
+        update = ["apt-get", "update", "-q", *ENGLISH, *options]
+        _run(update, "apt-get update (is there a network?)")
     if not _list_files(options, "Packages"):
         raise CorpusError("apt-get update brought no package lists: check /etc/apt/sources.list")
     if not _list_files(options, "Translations"):

@@ -100,7 +100,7 @@ def _fit(columns):
 
 
 def table(columns, rows):
-    """columns: (title, width, right-aligned). Longer cells are cut, marked with ~; None is a dash."""
+    """columns: (title, width, right-aligned). Longer cells are cut (~); None is a dash."""
     if not columns[-1][2]:
         columns = _fit(columns)
     for cells in ([title for title, _, _ in columns], *rows):

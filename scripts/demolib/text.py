@@ -7,15 +7,15 @@ SEGMENT_END = re.compile(r"[^\w\s\-/+'\"]+|\n \.\n")
 
 # Words that say nothing of what a package is for: English glue and the small talk of descriptions.
 STOP_WORDS = frozenset(
-    """a able about all allow allows also an and any are as at available based be been both but by
-    can contain contains could designed different do does each easily either etc for from has have
-    how if in include included includes including into is it its itself just like make makes many may
-    more most much must need needs new no not of on one only or other others our out over package
-    packages provide provided provides providing run same several should similar simple so some such
-    support supported supporting supports than that the their them then there these they this those
-    through to too under up use used user users uses using various very via was way we well were what
-    when where which while who will with within without work working works would written you
-    your""".split()
+    """a able about all allow allows also an and any are as at available based be been both
+    but by can contain contains could designed different do does each easily either etc for
+    from has have how if in include included includes including into is it its itself just
+    like make makes many may more most much must need needs new no not of on one only or
+    other others our out over package packages provide provided provides providing run same
+    several should similar simple so some such support supported supporting supports than
+    that the their them then there these they this those through to too under up use used
+    user users uses using various very via was way we well were what when where which while
+    who will with within without work working works would written you your""".split()
 )
 
 # The facets of Debian's tags that speak of the subject; the others speak of the implementation.

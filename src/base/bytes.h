@@ -40,7 +40,8 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Pads with zeros to a multiple of `align` (a power of two). */
 void buf_align(struct buf *b, size_t align);
 
-/* Reads what the puts wrote. Past the end every get returns zero and `failed` is set: check once. */
+/* Reads what the puts wrote. Past the end every get returns zero and `failed` is set: check once.
+ */
 struct cursor {
     const uint8_t *p;
     const uint8_t *end;

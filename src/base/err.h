@@ -40,9 +40,9 @@ enum err {
 
 struct err_ctx {
     enum err code;
-    int64_t row;        /* 0-based row of the body, or -1 */
-    char field[136];    /* name of the field, or "" */
-    char detail[1024];  /* one sentence: what is wrong and what to do */
+    int64_t row;       /* 0-based row of the body, or -1 */
+    char field[136];   /* name of the field, or "" */
+    char detail[1024]; /* one sentence: what is wrong and what to do */
 };
 
 /* Resets `ctx` to "no error" (row -1, no field). */

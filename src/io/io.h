@@ -12,7 +12,9 @@
 
 #include "base/err.h"
 
-enum { IO_SUM_BLOCK = 64 * 1024 }; /* bytes a stream checksum covers, and the alignment of sections */
+enum {
+    IO_SUM_BLOCK = 64 * 1024
+}; /* bytes a stream checksum covers, and the alignment of sections */
 
 struct io;
 struct io_file;
@@ -71,8 +73,9 @@ WARN_UNUSED enum err io_write_atomic(struct io *io, const char *path, const void
 
 /* ---- streams: sequential bulk writing of one new file ---- */
 
-/* Creates `path` (must not exist; a failed open leaves nothing behind). `size_hint` bytes are allocated at once (0: unknown; it grows in
- * large steps). ENOSPC shows here or at a later put as ERR_NO_SPACE. */
+/* Creates `path` (must not exist; a failed open leaves nothing behind). `size_hint` bytes are
+ * allocated at once (0: unknown; it grows in large steps). ENOSPC shows here or at a later put as
+ * ERR_NO_SPACE. */
 WARN_UNUSED enum err io_stream_open(struct io *io, const char *path, uint64_t size_hint,
                                     struct io_stream **out, struct err_ctx *ctx);
 /* Free space to fill in place: at least one byte, at most a buffer; then io_stream_advance. May

@@ -124,6 +124,8 @@ class Daemon:
     def forget(self):
         self.kill()
         Daemon.living.remove(self)
+        found = re.search(r".*(runtime error:|Sanitizer: ).*", self.log())
+        assert not found, f"a sanitizer's finding: {found[0]}"
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

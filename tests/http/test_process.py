@@ -138,7 +138,10 @@ def test_sigterm_ends_orderly_while_clients_are_connected(own_daemon):
 
 def test_posix_backend_is_used_when_asked_for_and_told(start_daemon):
     daemon = start_daemon(env={"LOADSTONE_IO": "posix"})
-    assert "posix" in daemon.log()
+    deadline = time.monotonic() + 5
+    while "posix" not in daemon.log():
+        assert time.monotonic() < deadline, daemon.log()
+        time.sleep(0.05)
     assert "io_uring" not in open(f"/proc/{daemon.process.pid}/maps").read()
 
 
