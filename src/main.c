@@ -46,6 +46,7 @@ static const char usage[] =
     "LOADSTONE_IO=uring|posix picks the way files are written; without it io_uring is probed.\n";
 
 struct settings {
+    const char *program; /* argv[0] */
     const char *data;
     const char *listen;
     const char *port_file;
@@ -130,7 +131,7 @@ static int parse_option(struct settings *s, const char *name, const char *value)
 
 static int parse_serve(int argc, char **argv, struct settings *s)
 {
-    *s = (struct settings){.listen = "127.0.0.1:7700"};
+    *s = (struct settings){.program = argv[0], .listen = "127.0.0.1:7700"};
     limits_init(&s->limits);
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "--allow-remote") == 0) {
@@ -227,13 +228,25 @@ static enum err write_port_file(struct daemon *d, const char *path, struct err_c
     return io_write_atomic(d->io, path, text, (size_t)n, ctx);
 }
 
+/* This program's file, which index builds run; a chroot may come without /proc. */
+static enum err find_self(const char *program, char self[PATH_MAX], struct err_ctx *ctx)
+{
+    ssize_t n = readlink("/proc/self/exe", self, PATH_MAX - 1);
+    if (n >= 0) {
+        self[n] = 0;
+        return ERR_OK;
+    }
+    if (strchr(program, '/') && realpath(program, self))
+        return ERR_OK;
+    return err_system(ctx, errno,
+                      "cannot find this program's file for index builds: mount /proc, or start "
+                      "loadstoned by its path");
+}
+
 static enum err start_indexer(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
 {
     char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0)
-        return err_system(ctx, errno, "finding this program's file for index builds");
-    self[n] = 0;
+    RETURN_NOT_OK(find_self(s->program, self, ctx));
     struct indexer_options o = {.self = self, .threads = s->build_threads};
     return indexer_new(&o, &d->indexer, ctx);
 }

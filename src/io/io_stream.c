@@ -276,8 +276,11 @@ enum err io_stream_space(struct io_stream *s, uint8_t **space, size_t *n, struct
 {
     ASSERT(!s->finished);
     RETURN_NOT_OK(repeat_failure(s, ctx));
-    if (s->current < 0 && take_buffer(s) != ERR_OK)
-        return repeat_failure(s, ctx);
+    enum err e = s->current < 0 ? take_buffer(s) : ERR_OK;
+    if (e != ERR_OK) {
+        (void)repeat_failure(s, ctx);
+        return e;
+    }
     *space = buffer_of(s, (unsigned)s->current) + s->filled;
     *n = LANE_BUFFER_BYTES - s->filled;
     return ERR_OK;
