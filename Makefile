@@ -17,7 +17,7 @@ $(V).SILENT:
 
 include index/faiss.mk
 
-LIBS := $(FAISS_LIBS) -lmicrohttpd -ljansson -luring -lroaring -lxxhash -lpthread -lm
+LIBS := $(FAISS_LIBS) -lmicrohttpd -luring -lroaring -lxxhash -lpthread -lm
 SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)

@@ -103,7 +103,7 @@ enum err json_peek(struct json_reader *r, enum json_type *type, struct err_ctx *
 
 static enum err want(struct json_reader *r, enum json_type wanted, struct err_ctx *ctx)
 {
-    enum json_type found;
+    enum json_type found = JSON_NULL;
     RETURN_NOT_OK(json_peek(r, &found, ctx));
     if (found == wanted)
         return ERR_OK;

@@ -76,7 +76,7 @@ static enum err open_socket(const struct addrinfo *a, const char *address, struc
 
 static enum err describe(struct listener *l, struct err_ctx *ctx)
 {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     char host[48], port[8];
     if (getsockname(l->fd, (struct sockaddr *)&bound, &len) != 0 ||

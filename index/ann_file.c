@@ -1,8 +1,9 @@
 /* Opens .ann files: maps them, checks everything that a search relies on.
  *
  * Trusted after open: every section lies inside the file and has the size that the shape asks for;
- * the entry is a node; every row id is a row. Not checked here are the links: they are the bulk of
- * the file, and a search skips one that is out of range.
+ * the entry is a node; every row id is a row; the twins of a node lie inside their section. Not
+ * checked here are the links: they are the bulk of the file, and a search skips one that is out of
+ * range.
  *
  * The map stands at a multiple of 2 MiB so that the kernel may use huge pages for it, where it has
  * them for files; where not, the advice is refused and nothing else changes.
@@ -49,7 +50,7 @@ static void decode_shape(struct cursor *c, struct ann_header *h)
     h->file.entry = cursor_u32(c);
     h->file.layers = cursor_u32(c);
     h->file.upper_lists = cursor_u32(c);
-    cursor_u32(c);
+    s->twins = cursor_u32(c);
 }
 
 static enum err decode_header(const char *path, const uint8_t *data, size_t n, struct ann_header *h,
@@ -86,8 +87,8 @@ static enum err decode_header(const char *path, const uint8_t *data, size_t n, s
 static bool shape_valid(const struct ann_file *a)
 {
     const struct ann_shape *s = &a->shape;
-    return s->nodes >= 1 && s->nodes <= s->rows && s->dim >= 1 && s->dim <= DIM_MAX &&
-           (unsigned)s->metric <= DIST_IP && s->m >= 1 && s->m <= ANN_M_MAX &&
+    return s->nodes >= 1 && (uint64_t)s->nodes + s->twins <= s->rows && s->dim >= 1 &&
+           s->dim <= DIM_MAX && (unsigned)s->metric <= DIST_IP && s->m >= 1 && s->m <= ANN_M_MAX &&
            a->entry < s->nodes && a->layers >= 1 && a->layers <= ANN_LAYERS_MAX &&
            (uint64_t)a->upper_lists <= (uint64_t)s->nodes * (a->layers - 1);
 }
@@ -102,6 +103,10 @@ static uint64_t section_length(const struct ann_file *a, uint32_t kind)
         return (uint64_t)s->nodes * 2 * s->m * sizeof(uint32_t);
     case ANN_UPPER:
         return (uint64_t)a->upper_lists * s->m * sizeof(uint32_t);
+    case ANN_TWINS_AT:
+        return ((uint64_t)s->nodes + 1) * sizeof(uint32_t);
+    case ANN_TWINS:
+        return (uint64_t)s->twins * sizeof(uint32_t);
     default:
         return (uint64_t)s->nodes * sizeof(uint32_t);
     }
@@ -134,10 +139,43 @@ static enum err place_section(const char *path, const struct ann_header *h,
     case ANN_NORMS:
         a->norms = at;
         break;
+    case ANN_TWINS_AT:
+        a->twins_at = at;
+        break;
+    case ANN_TWINS:
+        a->twins = at;
+        break;
     case ANN_KIND_END:
         break;
     }
     return ERR_OK;
+}
+
+static enum err check_row_ids(const char *path, const struct ann_file *a, struct err_ctx *ctx)
+{
+    const struct ann_shape *s = &a->shape;
+    if (!a->rows)
+        return s->nodes == s->rows ? ERR_OK : corrupt(path, "the row ids are missing", ctx);
+    for (uint32_t i = 0; i < s->nodes; i++) {
+        if (a->rows[i] >= s->rows || (i > 0 && a->rows[i] <= a->rows[i - 1]))
+            return corrupt(path, "the row ids are not ascending rows of the segment", ctx);
+    }
+    return ERR_OK;
+}
+
+static enum err check_twins(const char *path, const struct ann_file *a, struct err_ctx *ctx)
+{
+    const struct ann_shape *s = &a->shape;
+    if ((s->twins > 0) != (a->twins_at != NULL) || (s->twins > 0) != (a->twins != NULL))
+        return corrupt(path, "the sections of the twins do not fit their number", ctx);
+    if (s->twins == 0)
+        return ERR_OK;
+    bool ok = a->twins_at[0] == 0 && a->twins_at[s->nodes] == s->twins;
+    for (uint32_t i = 0; i < s->nodes; i++)
+        ok = ok && a->twins_at[i] <= a->twins_at[i + 1];
+    for (uint32_t i = 0; i < s->twins; i++)
+        ok = ok && a->twins[i] < s->rows;
+    return ok ? ERR_OK : corrupt(path, "the twins are not lists of rows of the segment", ctx);
 }
 
 static enum err check_sections(const char *path, const struct ann_file *a, struct err_ctx *ctx)
@@ -147,13 +185,8 @@ static enum err check_sections(const char *path, const struct ann_file *a, struc
         return corrupt(path, "a section of the graph is missing", ctx);
     if ((s->metric == DIST_COSINE) != (a->norms != NULL))
         return corrupt(path, "the norms do not fit the metric", ctx);
-    if (!a->rows)
-        return s->nodes == s->rows ? ERR_OK : corrupt(path, "the row ids are missing", ctx);
-    for (uint32_t i = 0; i < s->nodes; i++) {
-        if (a->rows[i] >= s->rows || (i > 0 && a->rows[i] <= a->rows[i - 1]))
-            return corrupt(path, "the row ids are not ascending rows of the segment", ctx);
-    }
-    return ERR_OK;
+    RETURN_NOT_OK(check_row_ids(path, a, ctx));
+    return check_twins(path, a, ctx);
 }
 
 /* Maps `len` bytes of the file at a multiple of 2 MiB. */
@@ -244,6 +277,46 @@ enum err ann_file_verify(const struct ann_file *a, const char *path, struct err_
     return ERR_OK;
 }
 
+static bool mark(uint64_t *seen, uint32_t row)
+{
+    uint64_t bit = 1ull << (row % 64);
+    bool first = !(seen[row / 64] & bit);
+    seen[row / 64] |= bit;
+    return first;
+}
+
+/* Whether the rows of the nodes are the rows with a vector, each once. */
+static bool rows_complete(const struct ann_file *a, const struct segment *s, uint64_t *seen)
+{
+    bool ok = true;
+    for (uint32_t i = 0; i < a->shape.nodes; i++)
+        ok = mark(seen, ann_row(a, i)) && ok;
+    for (uint32_t i = 0; i < a->shape.twins; i++)
+        ok = mark(seen, a->twins[i]) && ok;
+    for (uint32_t w = 0; w < (s->rows + 63) / 64; w++) {
+        uint64_t all = s->rows - w * 64 >= 64 ? UINT64_MAX : (1ull << (s->rows % 64)) - 1;
+        ok = ok && seen[w] == (all & ~segment_vector_nulls(s, w));
+    }
+    return ok;
+}
+
+static enum err check_rows(const struct ann_file *a, const struct segment *s, struct err_ctx *ctx)
+{
+    if (!a->rows && !s->vector_nulls)
+        return ERR_OK;
+    size_t words = ((size_t)s->rows + 63) / 64;
+    uint64_t *seen = calloc(words, sizeof(*seen));
+    if (!seen)
+        return err_no_memory(ctx, words * sizeof(*seen));
+    bool ok = rows_complete(a, s, seen);
+    free(seen);
+    return ok ? ERR_OK
+              : err_set(ctx, ERR_CORRUPT,
+                        "the index file of segment %016llx does not list its rows once each: it is "
+                        "built anew",
+                        (unsigned long long)s->id);
+}
+
 enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
                         const struct segment *s, struct err_ctx *ctx)
 {
@@ -256,5 +329,5 @@ enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
         return err_set(ctx, ERR_CORRUPT,
                        "the index file belongs to another segment than %016llx: it is built anew",
                        (unsigned long long)s->id);
-    return ERR_OK;
+    return check_rows(a, s, ctx);
 }

@@ -8,17 +8,23 @@
  *   ANN_UPPER_AT  nodes x u32: where the node's upper lists start in ANN_UPPER (in lists); a node
  *                 of the bottom layer only has ANN_NONE
  *   ANN_UPPER     lists x m u32: layer 1, 2, ... of the first tall node, then of the next
- *   ANN_ROWS      nodes x u32, ascending: the segment row of a node; left out when every row has a
- *                 vector and node = row
+ *   ANN_ROWS      nodes x u32, ascending: the segment row of a node, the first that has its vector;
+ *                 left out when node = row
  *   ANN_NORMS     nodes x f32: 1 / |vector|; for cosine
+ *   ANN_TWINS_AT  (nodes + 1) x u32: where the node's twins start in ANN_TWINS
+ *   ANN_TWINS     twins x u32: the further rows with the vector of a node (the same to the bit; for
+ *                 cosine at length 1), those of one node in the order of their keys. Both sections
+ *                 are left out when there are none
  *
- * A list ends at its first ANN_NONE. The header is written last, so a half-written file has none.
+ * A list of links ends at its first ANN_NONE. The header is written last, so a half-written file
+ * has none. Every row with a vector stands at exactly one node.
  *
  * A mapped file is immutable and shared by all threads. What is cheap is checked at open; links are
  * not: who follows one checks that it is below `nodes`. */
 #ifndef LOADSTONE_INDEX_ANN_FILE_H
 #define LOADSTONE_INDEX_ANN_FILE_H
 
+#include "index/distinct.h"
 #include "index/faiss_graph.h"
 #include "io/io.h"
 #include "store/segment.h"
@@ -32,7 +38,8 @@ struct ann_shape {
     uint8_t collection_id[16]; /* zeros: unknown */
     uint64_t segment_id;
     uint32_t rows;  /* of the segment */
-    uint32_t nodes; /* rows with a vector */
+    uint32_t nodes; /* distinct vectors */
+    uint32_t twins; /* further rows with the vector of a node */
     uint32_t dim;
     enum metric metric;
     uint32_t m;
@@ -47,9 +54,11 @@ struct ann_file {
     const uint32_t *links;
     const uint32_t *upper_at;
     const uint32_t *upper;
-    const uint32_t *rows; /* NULL: node = row */
-    const float *norms;   /* NULL unless cosine */
-    uint64_t bytes;       /* of the file */
+    const uint32_t *rows;     /* NULL: node = row */
+    const uint32_t *twins_at; /* NULL: no twins */
+    const uint32_t *twins;
+    const float *norms; /* NULL unless cosine */
+    uint64_t bytes;     /* of the file */
     const uint8_t *map;
     void *reserved; /* address range that holds the map */
     size_t reserved_len;
@@ -65,14 +74,25 @@ WARN_UNUSED enum err ann_file_verify(const struct ann_file *a, const char *path,
                                      struct err_ctx *ctx);
 
 /* ERR_CORRUPT unless the graph was made for this very segment of this collection (an id of zeros
- * in the file matches any). */
+ * in the file matches any) and has each row with a vector once. */
 WARN_UNUSED enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
                                     const struct segment *s, struct err_ctx *ctx);
 
-/* Row of a node < nodes. */
+/* Row of a node < nodes: the first of those that have its vector. */
 static inline uint32_t ann_row(const struct ann_file *a, uint32_t node)
 {
     return a->rows ? a->rows[node] : node;
+}
+
+/* The other rows of a node < nodes, *n of them, in the order of their keys. */
+static inline const uint32_t *ann_twins(const struct ann_file *a, uint32_t node, uint32_t *n)
+{
+    if (!a->twins_at) {
+        *n = 0;
+        return NULL;
+    }
+    *n = a->twins_at[node + 1] - a->twins_at[node];
+    return a->twins + a->twins_at[node];
 }
 
 /* Neighbours of a node < nodes on an upper layer >= 1, m of them; NULL when it has none there. */
@@ -83,11 +103,11 @@ static inline const uint32_t *ann_upper_links(const struct ann_file *a, uint32_t
     return list < a->upper_lists ? a->upper + list * a->shape.m : NULL;
 }
 
-/* Writes `path` (must not exist) from a finished graph. `rows` (ascending, one per node) is NULL
- * when node = row; `norms` is NULL unless the metric is cosine. On error the file is worthless and
- * has no header. Synced when it returns. */
+/* Writes `path` (must not exist) from a finished graph over the vectors of `rows`; `norms` (one per
+ * node) is NULL unless the metric is cosine. On error the file is worthless and has no header.
+ * Synced when it returns. */
 WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
-                                    struct faiss_graph *graph, const uint32_t *rows,
+                                    struct faiss_graph *graph, const struct distinct *rows,
                                     const float *norms, struct err_ctx *ctx);
 
 #endif

@@ -2,7 +2,7 @@
  *
  *   magic[8], u32 format version, u32 compatible flags, u32 incompatible flags, u32 sections,
  *   collection id[16], u64 segment id, u64 file bytes, u32 rows, u32 nodes, u32 dim, u32 metric,
- *   u32 m, u32 ef_construction, u32 entry, u32 layers, u32 upper lists, u32 0,
+ *   u32 m, u32 ef_construction, u32 entry, u32 layers, u32 upper lists, u32 twins,
  *   sections x (u32 kind, u32 0, u64 offset, u64 length, u64 XXH3-64 of its bytes),
  *   u32 crc32c of all before it
  */
@@ -14,7 +14,7 @@
 #define ANN_MAGIC "LSTNANN\x1a"
 
 enum {
-    ANN_FORMAT_VERSION = 1,
+    ANN_FORMAT_VERSION = 2,
     ANN_SECTIONS_MAX = 16,
     ANN_HEADER_MAX = 4096,
     ANN_ALIGN = 64 * 1024,
@@ -27,6 +27,8 @@ enum ann_section_kind {
     ANN_UPPER,
     ANN_ROWS,
     ANN_NORMS,
+    ANN_TWINS_AT,
+    ANN_TWINS,
     ANN_KIND_END /* readers skip kinds from here on: codes will be one */
 };
 

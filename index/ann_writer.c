@@ -1,6 +1,7 @@
 /* Writes .ann files in one sequential pass while FAISS gives its graph out.
  *
- *   zeros for the header ─ links, node by node ─ upper_at ─ upper ─ rows ─ norms ─ sync ─ header
+ *   zeros for the header ─ links, node by node ─ upper_at ─ upper ─ rows ─ norms ─ twins_at ─ twins
+ *   ─ sync ─ header
  *
  * Only the upper lists (about a 30th of the nodes have any) wait in memory until the links are
  * done. The header goes in last, after everything else is synced: a file that has one is whole.
@@ -15,7 +16,7 @@
 struct ann_writer {
     struct io_stream *stream;
     struct ann_shape shape;
-    const uint32_t *rows;
+    const struct distinct *rows;
     const float *norms;
     const uint8_t *layers; /* borrowed from the graph walk */
     struct buf upper;
@@ -108,6 +109,20 @@ static enum err put_upper_at(struct ann_writer *w, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+static enum err put_rows(struct ann_writer *w, struct err_ctx *ctx)
+{
+    const struct distinct *d = w->rows;
+    uint64_t per_node = (uint64_t)w->shape.nodes * sizeof(uint32_t);
+    if (d->rows)
+        RETURN_NOT_OK(section_whole(w, ANN_ROWS, d->rows, per_node, ctx));
+    if (w->norms)
+        RETURN_NOT_OK(section_whole(w, ANN_NORMS, w->norms, per_node, ctx));
+    if (w->shape.twins == 0)
+        return ERR_OK;
+    RETURN_NOT_OK(section_whole(w, ANN_TWINS_AT, d->twins_at, per_node + sizeof(uint32_t), ctx));
+    return section_whole(w, ANN_TWINS, d->twins, w->shape.twins * sizeof(uint32_t), ctx);
+}
+
 static enum err on_end(void *arg, uint32_t entry, uint32_t layers, struct err_ctx *ctx)
 {
     struct ann_writer *w = arg;
@@ -118,12 +133,7 @@ static enum err on_end(void *arg, uint32_t entry, uint32_t layers, struct err_ct
         return err_no_memory(ctx, w->upper.len);
     RETURN_NOT_OK(put_upper_at(w, ctx));
     RETURN_NOT_OK(section_whole(w, ANN_UPPER, w->upper.data, w->upper.len, ctx));
-    uint64_t per_node = (uint64_t)w->shape.nodes * sizeof(uint32_t);
-    if (w->rows)
-        RETURN_NOT_OK(section_whole(w, ANN_ROWS, w->rows, per_node, ctx));
-    if (w->norms)
-        RETURN_NOT_OK(section_whole(w, ANN_NORMS, w->norms, per_node, ctx));
-    return ERR_OK;
+    return put_rows(w, ctx);
 }
 
 static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struct buf *out)
@@ -146,7 +156,7 @@ static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struc
     buf_put_u32(out, w->entry);
     buf_put_u32(out, w->layers_max);
     buf_put_u32(out, w->upper_lists);
-    buf_put_u32(out, 0);
+    buf_put_u32(out, s->twins);
     for (uint32_t i = 0; i < w->nsections; i++) {
         buf_put_u32(out, w->sections[i].kind);
         buf_put_u32(out, 0);
@@ -184,9 +194,10 @@ static enum err write_sections(struct io *io, const char *path, struct ann_write
 }
 
 enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
-                        struct faiss_graph *graph, const uint32_t *rows, const float *norms,
+                        struct faiss_graph *graph, const struct distinct *rows, const float *norms,
                         struct err_ctx *ctx)
 {
+    ASSERT(rows->nodes == shape->nodes && rows->ntwins == shape->twins);
     struct ann_writer w = {.shape = *shape, .rows = rows, .norms = norms};
     enum err e = ERR_OK;
     w.sum = XXH3_createState();

@@ -1,11 +1,12 @@
 /* `loadstoned build-index`: one segment in, one .ann file out, in a process of its own, so that
  * neither a crash nor an OOM in a library takes the daemon along.
  *
- *   segment (mapped) ─ chunks, normalised for cosine ─> FAISS ─ graph, node by node ─> OUT.tmp
- *                                                                       sync, rename ─> OUT
+ *   segment (mapped) ─ distinct vectors, which rows have them
+ *        └─ chunks of them, normalised for cosine ─> FAISS ─ graph, node by node ─> OUT.tmp
+ *                                                                  sync, rename ─> OUT
  *
  * Cosine graphs are built with Euclidean distance over normalised vectors: the order of neighbours
- * is the same. The chunk is the row count halved until it is small: FAISS's arrays double as they
+ * is the same. The chunk is the node count halved until it is small: FAISS's arrays double as they
  * grow, and so end exactly full instead of twice too large.
  *
  * Standard output is the protocol with the parent: lines "progress <0..1>", and before a failure
@@ -15,7 +16,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -46,9 +46,9 @@ struct build {
     struct segment *segment;
     struct faiss_graph *graph;
     struct ann_shape shape;
-    uint32_t *rows; /* per node; NULL: node = row */
-    float *norms;   /* per node, 1 / |vector|; NULL unless cosine */
-    float *chunk;   /* copies for FAISS */
+    struct distinct rows;
+    float *norms; /* per node, 1 / |vector|; NULL unless cosine */
+    float *chunk; /* copies for FAISS */
     size_t chunk_rows;
     char *tmp_path;
 };
@@ -197,7 +197,7 @@ static uint32_t count_vectors(const struct segment *s)
     return missing < s->rows ? s->rows - (uint32_t)missing : 0;
 }
 
-static enum err check_segment(struct build *b, struct err_ctx *ctx)
+static enum err check_segment(const struct build *b, uint32_t vectors, struct err_ctx *ctx)
 {
     const struct segment *s = b->segment;
     if (!s->vectors || s->schema->dim == 0)
@@ -206,9 +206,21 @@ static enum err check_segment(struct build *b, struct err_ctx *ctx)
     if (b->args->metric && strcmp(b->args->metric, metric) != 0)
         return err_set(ctx, ERR_INVALID, "--metric is %s, but %s was written for %s",
                        b->args->metric, b->args->segment, metric);
+    if (vectors == 0)
+        return err_set(ctx, ERR_INVALID, "every row of %s is without a vector", b->args->segment);
+    if (vectors > INT32_MAX)
+        return err_set(ctx, ERR_TOO_LARGE, "%s holds %u vectors; a graph takes %d at most",
+                       b->args->segment, vectors, INT32_MAX);
+    return ERR_OK;
+}
+
+static void fill_shape(struct build *b)
+{
+    const struct segment *s = b->segment;
     b->shape = (struct ann_shape){.segment_id = s->id,
                                   .rows = s->rows,
-                                  .nodes = count_vectors(s),
+                                  .nodes = b->rows.nodes,
+                                  .twins = b->rows.ntwins,
                                   .dim = s->schema->dim,
                                   .metric = s->schema->metric,
                                   .m = b->args->m ? (uint32_t)b->args->m : s->schema->index.m,
@@ -216,11 +228,14 @@ static enum err check_segment(struct build *b, struct err_ctx *ctx)
                                                          ? (uint32_t)b->args->ef_construction
                                                          : s->schema->index.ef_construction};
     memcpy(b->shape.collection_id, b->args->collection_id, sizeof(b->shape.collection_id));
-    if (b->shape.nodes == 0)
-        return err_set(ctx, ERR_INVALID, "every row of %s is without a vector", b->args->segment);
-    if (b->shape.nodes > INT32_MAX)
-        return err_set(ctx, ERR_TOO_LARGE, "%s holds %u vectors; a graph takes %d at most",
-                       b->args->segment, b->shape.nodes, INT32_MAX);
+}
+
+static enum err find_distinct(struct build *b, struct err_ctx *ctx)
+{
+    uint32_t vectors = count_vectors(b->segment);
+    RETURN_NOT_OK(check_segment(b, vectors, ctx));
+    RETURN_NOT_OK(distinct_find(b->segment, vectors, &b->rows, ctx));
+    fill_shape(b);
     return ERR_OK;
 }
 
@@ -241,58 +256,31 @@ static enum err prepare(struct build *b, struct err_ctx *ctx)
            (b->chunk_rows > CHUNK_ROWS_MAX || b->chunk_rows * row_bytes > CHUNK_BYTES_MAX))
         b->chunk_rows = (b->chunk_rows + 1) / 2;
     RETURN_NOT_OK(allocate(&b->chunk, b->chunk_rows, row_bytes, ctx));
-    if (sh->nodes < sh->rows)
-        RETURN_NOT_OK(allocate(&b->rows, sh->nodes, sizeof(uint32_t), ctx));
     if (sh->metric == DIST_COSINE)
         RETURN_NOT_OK(allocate(&b->norms, sh->nodes, sizeof(float), ctx));
     return faiss_graph_new(sh->dim, sh->m, sh->ef_construction, sh->metric == DIST_IP, &b->graph,
                            ctx);
 }
 
-/* 1 / |v| in double: the squares of large float32 do not overflow there. */
-static double inverse_norm(const float *v, uint32_t dim)
+/* Fills the chunk with the vectors of nodes from `node` on; returns how many. */
+static size_t fill_chunk(struct build *b, uint32_t node)
 {
-    double sum = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += (double)v[i] * v[i];
-    return sum > 0 ? 1 / sqrt(sum) : 0;
-}
-
-static void copy_vector(struct build *b, uint32_t node, const float *v, float *to)
-{
-    uint32_t dim = b->shape.dim;
-    if (!b->norms) {
-        memcpy(to, v, dim * sizeof(float));
-        return;
-    }
-    double inv = inverse_norm(v, dim);
-    b->norms[node] = (float)inv;
-    for (uint32_t i = 0; i < dim; i++)
-        to[i] = (float)(v[i] * inv);
-}
-
-/* Fills the chunk from *row on; returns the vectors in it. */
-static size_t fill_chunk(struct build *b, uint32_t *row, uint32_t node)
-{
-    const struct segment *s = b->segment;
-    size_t n = 0;
-    for (; *row < s->rows && n < b->chunk_rows; ++*row) {
-        if (segment_vector_nulls(s, *row / 64) >> (*row % 64) & 1)
-            continue;
-        copy_vector(b, node + (uint32_t)n, s->vectors + (size_t)*row * b->shape.dim,
-                    b->chunk + n * b->shape.dim);
-        if (b->rows)
-            b->rows[node + n] = *row;
-        n++;
+    uint32_t left = b->shape.nodes - node;
+    size_t n = left < b->chunk_rows ? left : b->chunk_rows;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t at = node + (uint32_t)i, row = b->rows.rows ? b->rows.rows[at] : at;
+        double scale = graph_vector(b->segment, row, b->chunk + i * b->shape.dim);
+        if (b->norms)
+            b->norms[at] = (float)scale;
     }
     return n;
 }
 
 static enum err add_vectors(struct build *b, struct err_ctx *ctx)
 {
-    uint32_t node = 0, row = 0;
+    uint32_t node = 0;
     while (node < b->shape.nodes) {
-        size_t n = fill_chunk(b, &row, node);
+        size_t n = fill_chunk(b, node);
         RETURN_NOT_OK(faiss_graph_add(b->graph, b->chunk, n, ctx));
         node += (uint32_t)n;
         say_progress((double)node / b->shape.nodes);
@@ -326,7 +314,7 @@ static enum err write_whole(struct build *b, const char *dir, struct err_ctx *ct
 {
     RETURN_NOT_OK(io_mkdir(b->io, dir, ctx));
     RETURN_NOT_OK(tmp_name(b, ctx));
-    enum err e = ann_file_write(b->io, b->tmp_path, &b->shape, b->graph, b->rows, b->norms, ctx);
+    enum err e = ann_file_write(b->io, b->tmp_path, &b->shape, b->graph, &b->rows, b->norms, ctx);
     if (e == ERR_OK)
         e = io_rename(b->io, b->tmp_path, b->args->out, ctx);
     if (e != ERR_OK)
@@ -350,7 +338,7 @@ static enum err run(const struct build_args *a, struct build *b, struct err_ctx 
     RETURN_NOT_OK(kernels_init(ctx));
     RETURN_NOT_OK(io_new(IO_AUTO, &b->io, ctx));
     RETURN_NOT_OK(segment_open(a->segment, NULL, &b->segment, ctx));
-    RETURN_NOT_OK(check_segment(b, ctx));
+    RETURN_NOT_OK(find_distinct(b, ctx));
     RETURN_NOT_OK(prepare(b, ctx));
     RETURN_NOT_OK(add_vectors(b, ctx));
     return write_file(b, ctx);
@@ -361,7 +349,7 @@ static void build_deinit(struct build *b)
     faiss_graph_free(b->graph);
     segment_release(b->segment);
     io_free(b->io);
-    free(b->rows);
+    distinct_deinit(&b->rows);
     free(b->norms);
     free(b->chunk);
     free(b->tmp_path);

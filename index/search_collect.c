@@ -7,9 +7,9 @@
 #include "index/search_internal.h"
 
 #include <float.h>
-#include <string.h>
 
 #include "index/distance.h"
+#include "index/key_order.h"
 
 /* ---- the heap of upper bounds ---- */
 
@@ -52,25 +52,14 @@ static double measure(const struct collect *c, struct row_ref ref)
     return distance_exact(schema->metric, c->query, c->norm2, v, schema->dim);
 }
 
-static int key_compare(const struct snapshot *s, struct row_ref a, struct row_ref b)
-{
-    const struct segment *sa = s->views[a.view].segment, *sb = s->views[b.view].segment;
-    if (s->schema->key == KEY_INT64) {
-        int64_t ka = segment_key_int(sa, a.row), kb = segment_key_int(sb, b.row);
-        return (ka > kb) - (ka < kb);
-    }
-    size_t na, nb;
-    const void *ka = segment_key_str(sa, a.row, &na), *kb = segment_key_str(sb, b.row, &nb);
-    int order = memcmp(ka, kb, na < nb ? na : nb);
-    return order ? order : (na > nb) - (na < nb);
-}
-
 static int candidate_compare(const void *a, const void *b, void *snapshot)
 {
     const struct candidate *x = a, *y = b;
     if (x->distance != y->distance)
         return x->distance < y->distance ? -1 : 1;
-    return key_compare(snapshot, x->ref, y->ref);
+    const struct snapshot *s = snapshot;
+    return key_order(s->views[x->ref.view].segment, x->ref.row, s->views[y->ref.view].segment,
+                     y->ref.row);
 }
 
 static void drop_hopeless(struct collect *c)

@@ -6,12 +6,15 @@
  *   bottom layer: expand the nearest node not expanded yet, until none is nearer than the worst
  *                 of the pool
  *
- *   pool:    the ef nearest live rows so far, nearest first, in two flat arrays
- *   detour:  min-heap of dead rows on the way: walked through, never returned. The pool holds only
- *            live rows, so deletions lengthen the walk and never shorten the result
+ *   node:    the rows that share a vector; alive as long as one of them is
+ *   pool:    the ef nearest live nodes so far, nearest first, in two flat arrays
+ *   detour:  min-heap of dead nodes on the way: walked through, never returned. The pool holds only
+ *            live nodes, so deletions lengthen the walk and never shorten the result
  *
- * A walk that has measured half of the graph gives up: from there a scan is cheaper, and exact.
- * Rejected: one pool for live and dead rows, cut to the live ones at the end: a query in the midst
+ * A walk that has measured half as many nodes as there are vectors gives up: from there a scan is
+ * cheaper, and exact. So does one that runs out of nodes before its pool is full: it is caught in
+ * a part of the graph that no link leaves.
+ * Rejected: one pool for live and dead nodes, cut to the live ones at the end: a query in the midst
  * of deleted rows fills it with them and returns far rows.
  *
  * Links come from a file and are not trusted: a node out of range is skipped. Neighbours are
@@ -29,10 +32,10 @@
 enum {
     TOUCHED_MAX = 1 << 16,
     PREFETCH_BYTES = 1024, /* of a vector; the processor goes on from there by itself */
-    MEASURE_MORE = 4       /* rows beyond k whose order float may have got wrong */
+    MEASURE_MORE = 4       /* nodes beyond k rows whose order float may have got wrong */
 };
 
-/* A dead row on the way. */
+/* A dead node on the way. */
 struct heap_node {
     float distance;
     uint32_t node;
@@ -64,7 +67,7 @@ struct walk {
 const struct ann_file *graph_of_view(const struct view *v, uint32_t ef)
 {
     const struct ann_file *a = segment_ann(v->segment);
-    if (!a || !view_walkable(v) || ef >= a->shape.nodes / 4)
+    if (!a || !view_walkable(v) || ef >= (a->shape.nodes + a->shape.twins) / 4)
         return NULL;
     return a;
 }
@@ -172,12 +175,58 @@ static uint32_t detour_pop(struct walk *w)
     return top;
 }
 
-static bool node_returned(const struct walk *w, uint32_t node)
+/* ---- the rows of a node ---- */
+
+static inline bool row_returned(const struct walk *w, uint32_t row)
 {
-    uint32_t row = ann_row(w->a, node);
     const struct row_ref *left_out = &w->query->exclude;
     return view_live(w->view, row) && !(left_out->row == row && left_out->view == w->view_index);
 }
+
+static bool twin_returned(const struct walk *w, uint32_t node)
+{
+    uint32_t n;
+    const uint32_t *twins = ann_twins(w->a, node, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (row_returned(w, twins[i]))
+            return true;
+    }
+    return false;
+}
+
+static inline bool node_returned(const struct walk *w, uint32_t node)
+{
+    return row_returned(w, ann_row(w->a, node)) || twin_returned(w, node);
+}
+
+static uint32_t rows_of_node(const struct walk *w, uint32_t node)
+{
+    uint32_t n, rows = row_returned(w, ann_row(w->a, node));
+    const uint32_t *twins = ann_twins(w->a, node, &n);
+    for (uint32_t i = 0; i < n; i++)
+        rows += row_returned(w, twins[i]);
+    return rows;
+}
+
+/* Shows the rows of a node to the query and returns how many. The twins tie and come in the order
+ * of their keys: of those, k are enough. */
+static uint32_t show_node(const struct walk *w, uint32_t node, struct collect *query)
+{
+    uint32_t n, shown = 0, row = ann_row(w->a, node);
+    const uint32_t *twins = ann_twins(w->a, node, &n);
+    for (uint32_t i = 0; i < n && shown < query->k; i++) {
+        if (row_returned(w, twins[i])) {
+            collect_measure(query, (struct row_ref){w->view_index, twins[i]});
+            shown++;
+        }
+    }
+    if (!row_returned(w, row))
+        return shown;
+    collect_measure(query, (struct row_ref){w->view_index, row});
+    return shown + 1;
+}
+
+/* ---- the walk ---- */
 
 static inline bool admit(struct walk *w, float d, uint32_t node)
 {
@@ -191,8 +240,6 @@ static inline bool admit(struct walk *w, float d, uint32_t node)
     pool_insert(w, d, node);
     return true;
 }
-
-/* ---- the walk ---- */
 
 static inline bool visit(struct walk *w, uint32_t node)
 {
@@ -323,17 +370,29 @@ static bool walk_scratch(struct walk *w)
     return w->visited && w->touched && w->distances && w->nodes && w->list && w->measured;
 }
 
-/* Whether the pool holds as many rows as there are to be had. */
-static bool pool_enough(const struct walk *w, uint32_t k)
+/* Whether the pool is full or holds all rows that there are. */
+static bool pool_enough(const struct walk *w)
 {
     if (w->measured_n >= w->measured_max)
         return false;
-    if (w->npool >= k)
+    if (w->npool == w->ef)
         return true;
     const struct row_ref *left_out = &w->query->exclude;
-    uint32_t vectors = view_vectors(w->view);
-    bool out = left_out->view == w->view_index && view_live(w->view, left_out->row);
-    return w->npool + out >= vectors;
+    uint32_t rows = left_out->view == w->view_index && view_live(w->view, left_out->row);
+    for (uint32_t i = 0; i < w->npool; i++)
+        rows += rows_of_node(w, w->nodes[i] & ~WALK_DONE);
+    return rows >= view_vectors(w->view);
+}
+
+/* The k nearest rows, and some nodes more. */
+static void show_pool(const struct walk *w, struct collect *query)
+{
+    uint32_t more = query->k / 8 + MEASURE_MORE;
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < w->npool && more > 0; i++) {
+        more -= rows >= query->k;
+        rows += show_node(w, w->nodes[i] & ~WALK_DONE, query);
+    }
 }
 
 enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
@@ -350,15 +409,12 @@ enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_
                      .metric = s->schema->metric,
                      .links = 2 * a->shape.m,
                      .ef = ef,
-                     .measured_max = a->shape.nodes / 2,
+                     .measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2,
                      .scratch = scratch};
     if (!walk_scratch(&w) || !walk_run(&w))
         return err_no_memory(ctx, a->shape.nodes);
-    *enough = pool_enough(&w, query->k);
-    if (!*enough)
-        return ERR_OK;
-    uint64_t shown = (uint64_t)query->k + query->k / 8 + MEASURE_MORE;
-    for (uint32_t i = 0; i < w.npool && i < shown; i++)
-        collect_measure(query, (struct row_ref){view, ann_row(a, w.nodes[i] & ~WALK_DONE)});
+    *enough = pool_enough(&w);
+    if (*enough)
+        show_pool(&w, query);
     return ERR_OK;
 }

@@ -8,7 +8,7 @@
 # says what to do by hand.
 set -eu
 
-build="gcc g++ make git libc6-dev libfaiss-dev libopenblas-dev libmicrohttpd-dev libjansson-dev
+build="gcc g++ make git libc6-dev libfaiss-dev libopenblas-dev libmicrohttpd-dev
     liburing-dev libroaring-dev libxxhash-dev"
 test="$build libcmocka-dev clang-format python3 python3-venv ca-certificates e2fsprogs"
 lint="$build libcmocka-dev clang-format clang-tidy"

@@ -61,8 +61,7 @@ const char *io_backend_name(const struct io *io)
 enum err io_failed(struct err_ctx *ctx, int result, const char *verb, const char *path)
 {
     if (result == -ENOENT)
-        return err_set(ctx, ERR_NOT_FOUND, "cannot %s %s: there is no such file or directory", verb,
-                       path);
+        return err_set(ctx, ERR_IO, "cannot %s %s: there is no such file or directory", verb, path);
     if (result == -EEXIST)
         return err_set(ctx, ERR_CONFLICT, "cannot %s %s: it exists already", verb, path);
     return err_system(ctx, -result, "cannot %s %s", verb, path);

@@ -12,9 +12,8 @@
 
 #include "base/err.h"
 
-enum {
-    IO_SUM_BLOCK = 64 * 1024
-}; /* bytes a stream checksum covers, and the alignment of sections */
+/* Bytes that a stream checksum covers, and the alignment of sections. */
+enum { IO_SUM_BLOCK = 64 * 1024 };
 
 struct io;
 struct io_file;
@@ -28,7 +27,7 @@ WARN_UNUSED enum err io_new(enum io_backend which, struct io **out, struct err_c
 void io_free(struct io *io);
 const char *io_backend_name(const struct io *io); /* "io_uring" or "posix" */
 
-/* A path that does not exist is ERR_NOT_FOUND, one that must not exist and does ERR_CONFLICT; other
+/* A path that does not exist is ERR_IO, one that must not exist and does ERR_CONFLICT; other
  * failures are ERR_IO, ERR_NO_SPACE or ERR_NO_MEMORY. */
 
 /* ---- plain files: logs, checkpoints, small control files ---- */

@@ -77,10 +77,11 @@ struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment
                                   struct segment *file)
 {
     size_t size = sizeof *s + s->nviews * sizeof s->views[0];
+    size_t shared = offsetof(struct snapshot, schema); /* what is behind the reference count */
     struct snapshot *copy = malloc(size);
     if (!copy)
         return NULL;
-    memcpy(copy, s, size);
+    memcpy((char *)copy + shared, (const char *)s + shared, size - shared);
     atomic_init(&copy->refs, 1);
     schema_acquire(copy->schema);
     for (uint32_t i = 0; i < copy->nviews; i++) {

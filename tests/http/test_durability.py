@@ -34,7 +34,7 @@ class Loader(threading.Thread):
         while True:
             number += 1
             batch = f"{self.who}-{number}"
-            size = self.random.choice([1, 1, 5, 100, 2000, 20000])
+            size = self.random.choices([1, 5, 100, 2000, 20000], [60, 20, 12, 6, 2])[0]
             self.sent[batch] = size
             rows = [
                 {"key": f"{batch}-{i}", "vector": self.vector(number, i), "batch": batch}
@@ -107,7 +107,7 @@ def test_kill_loop_loses_nothing_that_was_acknowledged(own_daemon):
                 vector = loader.vector(int(batch.rsplit("-", 1)[1]), 0)
                 hits = c.search(vector=vector, k=LOADERS * 2, exact=True)["hits"][0]
                 assert f"{batch}-0" in [h["key"] for h in hits if h["distance"] == 0]
-    assert commits > ROUNDS
+    assert commits > ROUNDS * 20, "the loaders were too slow for the test to mean much"
 
 
 def test_sigkill_right_after_each_kind_of_acknowledgement(own_daemon):

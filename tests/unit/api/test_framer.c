@@ -94,31 +94,30 @@ static void test_offsets_are_those_of_the_body(void **state)
 }
 
 static const struct {
+    const char *body, *says;
     enum framer_shape shape;
-    const char *body;
     enum err code;
-    const char *says;
 } bad[] = {
-    {FRAMER_JSON, "", ERR_INVALID, "empty"},
-    {FRAMER_JSON, "  \n", ERR_INVALID, "empty"},
-    {FRAMER_LINES, "", ERR_INVALID, "empty"},
-    {FRAMER_LINES, "\n\n \n", ERR_INVALID, "empty"},
-    {FRAMER_JSON, "[]", ERR_INVALID, "byte 0"},
-    {FRAMER_JSON, "{}", ERR_INVALID, "no field \"rows\""},
-    {FRAMER_JSON, "{\"row\":[]}", ERR_INVALID, "'row'"},
-    {FRAMER_JSON, "{\"rows\" []}", ERR_INVALID, "byte 8"},
-    {FRAMER_JSON, "{\"rows\":{}}", ERR_INVALID, "byte 8"},
-    {FRAMER_JSON, "{\"rows\":[{},]}", ERR_INVALID, "byte 12"},
-    {FRAMER_JSON, "{\"rows\":[{}{}]}", ERR_INVALID, "byte 11"},
-    {FRAMER_JSON, "{\"rows\":[1]}", ERR_UNPROCESSABLE, "row 0"},
-    {FRAMER_JSON, "{\"rows\":[{},[]]}", ERR_UNPROCESSABLE, "row 1"},
-    {FRAMER_JSON, "{\"rows\":[{}", ERR_INVALID, "byte 11"},
-    {FRAMER_JSON, "{\"rows\":[{},{\"a\"", ERR_INVALID, "row 1"},
-    {FRAMER_JSON, "{\"rows\":[]", ERR_INVALID, "byte 10"},
-    {FRAMER_JSON, "{\"rows\":[]}}", ERR_INVALID, "byte 11"},
-    {FRAMER_JSON, "{\"rows\":[],\"rows\":[]}", ERR_INVALID, "repeated"},
-    {FRAMER_JSON, "{\"rows\":[],\"x\":1}", ERR_INVALID, "'x'"},
-    {FRAMER_JSON, "{\"rows\":[],}", ERR_INVALID, "byte 11"},
+    {"", "empty", FRAMER_JSON, ERR_INVALID},
+    {"  \n", "empty", FRAMER_JSON, ERR_INVALID},
+    {"", "empty", FRAMER_LINES, ERR_INVALID},
+    {"\n\n \n", "empty", FRAMER_LINES, ERR_INVALID},
+    {"[]", "byte 0", FRAMER_JSON, ERR_INVALID},
+    {"{}", "no field \"rows\"", FRAMER_JSON, ERR_INVALID},
+    {"{\"row\":[]}", "'row'", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\" []}", "byte 8", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":{}}", "byte 8", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[{},]}", "byte 12", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[{}{}]}", "byte 11", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[1]}", "row 0", FRAMER_JSON, ERR_UNPROCESSABLE},
+    {"{\"rows\":[{},[]]}", "row 1", FRAMER_JSON, ERR_UNPROCESSABLE},
+    {"{\"rows\":[{}", "byte 11", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[{},{\"a\"", "row 1", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[]", "byte 10", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[]}}", "byte 11", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[],\"rows\":[]}", "repeated", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[],\"x\":1}", "'x'", FRAMER_JSON, ERR_INVALID},
+    {"{\"rows\":[],}", "byte 11", FRAMER_JSON, ERR_INVALID},
 };
 
 static void test_bad_bodies_are_refused(void **state)

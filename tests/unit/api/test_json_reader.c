@@ -160,10 +160,10 @@ static void test_depth_is_bounded(void **state)
 {
     (void)state;
     struct err_ctx err;
-    char text[4 * JSON_DEPTH_MAX];
+    char text[(size_t)4 * JSON_DEPTH_MAX];
     memset(text, '[', JSON_DEPTH_MAX);
     memset(text + JSON_DEPTH_MAX, ']', JSON_DEPTH_MAX);
-    assert_int_equal(read_all(text, 2 * JSON_DEPTH_MAX, 0, &err), ERR_OK);
+    assert_int_equal(read_all(text, (size_t)2 * JSON_DEPTH_MAX, 0, &err), ERR_OK);
     memset(text, '[', sizeof text);
     assert_int_equal(read_all(text, sizeof text, 0, &err), ERR_INVALID);
     assert_non_null(strstr(err.detail, "64 levels"));

@@ -111,17 +111,24 @@ static inline struct batch *new_batch(struct fixture *f, struct load *l)
     return b;
 }
 
+/* Starts a row with the key of the collection's type: the number, or "k<number>". */
+static inline void put_key(struct fixture *f, struct batch *b, int64_t key)
+{
+    char text[64];
+    if (b->schema->key == KEY_INT64) {
+        OK(batch_row_int(b, key, &f->ctx));
+        return;
+    }
+    snprintf(text, sizeof text, "k%lld", (long long)key);
+    OK(batch_row_str(b, text, strlen(text), &f->ctx));
+}
+
 /* A whole row made of one number: vector (x, 1, 2, 3), price x/2, count x, name "n<x>". */
 static inline void put_row(struct fixture *f, struct batch *b, int64_t key, int64_t x)
 {
     float v[TEST_DIM] = {(float)x, 1, 2, 3}, price = (float)x / 2;
     char text[64];
-    if (b->schema->key == KEY_INT64) {
-        OK(batch_row_int(b, key, &f->ctx));
-    } else {
-        snprintf(text, sizeof text, "k%lld", (long long)key);
-        OK(batch_row_str(b, text, strlen(text), &f->ctx));
-    }
+    put_key(f, b, key);
     OK(batch_set_vector(b, v, &f->ctx));
     OK(batch_set(b, PRICE, &price, sizeof price, &f->ctx));
     OK(batch_set(b, COUNT, &x, sizeof x, &f->ctx));

@@ -112,13 +112,7 @@ static void absent_keeps_and_null_clears(void **state)
     struct commit_result r;
     int64_t count = 77;
     for (int64_t key = 4; key <= 12; key += 4) { /* 4 and 8 exist, 12 does not */
-        if (p->key == KEY_INT64) {
-            OK(batch_row_int(b, key, &f->ctx));
-        } else {
-            char text[32];
-            snprintf(text, sizeof text, "k%lld", (long long)key);
-            OK(batch_row_str(b, text, strlen(text), &f->ctx));
-        }
+        put_key(f, b, key);
         OK(batch_set(b, COUNT, &count, sizeof count, &f->ctx));
         OK(batch_set_null(b, PRICE, &f->ctx));
     }
@@ -163,13 +157,7 @@ static void a_partial_load_sees_commits_that_land_meanwhile(void **state)
     struct commit_result r;
     float price = 0.25f;
     for (int64_t key = 0; key < N; key++) {
-        if (p->key == KEY_INT64) {
-            OK(batch_row_int(b, key, &f->ctx));
-        } else {
-            char text[32];
-            snprintf(text, sizeof text, "k%lld", (long long)key);
-            OK(batch_row_str(b, text, strlen(text), &f->ctx));
-        }
+        put_key(f, b, key);
         OK(batch_set(b, PRICE, &price, sizeof price, &f->ctx));
     }
     OK(load_add(l, b, &f->ctx)); /* more than a load holds in memory: completed now */
