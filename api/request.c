@@ -230,8 +230,12 @@ static enum err check_media_in(struct request *r, struct err_ctx *ctx)
     media_list(r->route->takes, list, sizeof list);
     if (!h->content_type)
         return err_set(ctx, ERR_UNSUPPORTED, "the request has no Content-Type; accepted: %s", list);
-    return err_set(ctx, ERR_UNSUPPORTED, "Content-Type '%.80s' is not taken; accepted: %s",
-                   h->content_type, list);
+    bool form = strncasecmp(h->content_type, "application/x-www-form-urlencoded", 33) == 0;
+    return err_set(ctx, ERR_UNSUPPORTED, "Content-Type '%.80s' is not taken; accepted: %s%s",
+                   h->content_type, list,
+                   form ? " (that type is what curl -d sends by itself: use --json, or name the "
+                          "type with -H)"
+                        : "");
 }
 
 static enum err check_media_out(struct request *r, struct err_ctx *ctx)
