@@ -247,6 +247,8 @@ enum err tail_reserve(struct segment *s, uint32_t rows, uint32_t runs, size_t pa
 static struct cell keep(struct tail *t, const void *data, size_t len)
 {
     ASSERT(len <= t->free_left);
+    if (len == 0)
+        return (struct cell){"", 0};
     uint8_t *at = t->free_at;
     memcpy(at, data, len);
     t->free_at += len;

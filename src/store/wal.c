@@ -431,12 +431,26 @@ static enum err load_file(struct io_file *f, uint8_t **data, uint64_t *n, const 
     return e;
 }
 
+/* A file that a rotation began but could not finish: its header counts on from a group that then
+ * went into the file before it, and no group ever came in. */
+static bool never_used(const struct wal *w, const struct file_header *h, const uint8_t *data,
+                       size_t n)
+{
+    struct group_header g;
+    for (size_t at = FILE_HEADER_BYTES; at + sizeof g <= n; at += GROUP_ALIGN) {
+        if (group_valid(w, data + at, n - at, &g))
+            return false;
+    }
+    return h->first_group < w->group;
+}
+
 static enum err replay_file(struct wal *w, struct io_file *f, uint64_t number, bool first,
-                            wal_replay_fn fn, void *arg, struct err_ctx *ctx)
+                            wal_replay_fn fn, void *arg, bool *unused, struct err_ctx *ctx)
 {
     char path[4200];
     uint8_t *data;
     uint64_t n;
+    *unused = false;
     wal_path(w->dir, number, "log", path, sizeof path);
     RETURN_NOT_OK(load_file(f, &data, &n, path, ctx));
     struct file_header h;
@@ -444,10 +458,13 @@ static enum err replay_file(struct wal *w, struct io_file *f, uint64_t number, b
     enum err e = check_file_header(&h, path, ctx);
     if (e == ERR_OK && (h.number != number || memcmp(h.collection_id, w->collection_id, 16) != 0))
         e = err_set(ctx, ERR_CORRUPT, "%s: belongs to another log", path);
-    if (e == ERR_OK && !first && h.first_group != w->group)
-        e = err_set(ctx, ERR_CORRUPT, "%s: starts at group %llu, but the log goes on at %llu", path,
-                    (unsigned long long)h.first_group, (unsigned long long)w->group);
-    if (e == ERR_OK) {
+    if (e == ERR_OK && !first && h.first_group != w->group) {
+        *unused = never_used(w, &h, data, n);
+        if (!*unused)
+            e = err_set(ctx, ERR_CORRUPT, "%s: starts at group %llu, but the log goes on at %llu",
+                        path, (unsigned long long)h.first_group, (unsigned long long)w->group);
+    }
+    if (e == ERR_OK && !*unused) {
         w->group = h.first_group;
         w->number = number;
         w->allocated = n;
@@ -481,6 +498,34 @@ static enum err wipe_end(struct wal *w, struct err_ctx *ctx)
     return e;
 }
 
+static bool file_exists(const struct wal *w, uint64_t number)
+{
+    char path[4200];
+    wal_path(w->dir, number, "log", path, sizeof path);
+    return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+/* Replays one file and makes it the one to append to, unless it was never used: then it goes. */
+static enum err take_file(struct wal *w, uint64_t number, bool first, wal_replay_fn fn, void *arg,
+                          struct err_ctx *ctx)
+{
+    char path[4200];
+    struct io_file *f;
+    bool unused;
+    wal_path(w->dir, number, "log", path, sizeof path);
+    RETURN_NOT_OK(io_file_open(w->io, path, IO_WRITE, &f, ctx));
+    enum err e = replay_file(w, f, number, first, fn, arg, &unused, ctx);
+    if (e == ERR_OK && unused && file_exists(w, number + 1))
+        e = err_set(ctx, ERR_CORRUPT, "%s: contradicts the log files beside it", path);
+    if (e != ERR_OK || unused) {
+        io_file_close(f);
+        return e == ERR_OK ? io_unlink(w->io, path, ctx) : e;
+    }
+    io_file_close(w->file);
+    w->file = f;
+    return ERR_OK;
+}
+
 enum err wal_open(struct io *io, const char *dir, const uint8_t collection_id[16], uint64_t number,
                   wal_replay_fn fn, void *arg, struct wal **out, struct err_ctx *ctx)
 {
@@ -488,19 +533,8 @@ enum err wal_open(struct io *io, const char *dir, const uint8_t collection_id[16
     if (!w)
         return err_no_memory(ctx, sizeof *w);
     enum err e = ERR_OK;
-    for (uint64_t at = number; e == ERR_OK; at++) {
-        char path[4200];
-        struct io_file *f;
-        wal_path(dir, at, "log", path, sizeof path);
-        if (at > number && access(path, F_OK) != 0 && errno == ENOENT)
-            break;
-        e = io_file_open(io, path, IO_WRITE, &f, ctx);
-        if (e != ERR_OK)
-            break;
-        io_file_close(w->file);
-        w->file = f;
-        e = replay_file(w, f, at, at == number, fn, arg, ctx);
-    }
+    for (uint64_t at = number; e == ERR_OK && (at == number || file_exists(w, at)); at++)
+        e = take_file(w, at, at == number, fn, arg, ctx);
     if (e == ERR_OK)
         e = wipe_end(w, ctx);
     if (e != ERR_OK) {

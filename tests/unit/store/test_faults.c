@@ -1,0 +1,367 @@
+/* Fault sweep: the Nth call at the io seam fails, for N = 1, 2, 3 ... until a run needs fewer
+ * calls; once, and from then on for good; with an I/O error after half a write, and with a full
+ * disk. After each run the directory is opened again without faults: every acknowledged commit is
+ * there whole, every other one whole or not at all, and nothing is quarantined. */
+#include "store_fixture.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "io/io_internal.h"
+
+enum { STEP = 1000000, SMALL = 100, LARGE = 20000, GONE = 50, LOADS = 4 };
+
+static struct sweep {
+    struct io base;
+    struct io *inner;
+    atomic_uint calls;
+    unsigned at; /* 0 = no faults */
+    bool for_good;
+    int error;
+    bool armed;
+} sweep;
+
+static struct io_ops sweep_ops;
+
+static bool strikes(void)
+{
+    unsigned n = atomic_fetch_add(&sweep.calls, 1) + 1;
+    return sweep.armed && sweep.at && (sweep.for_good ? n >= sweep.at : n == sweep.at);
+}
+
+/* A write that fails may have written some. */
+static ssize_t half_write(int fd, const void *p, size_t n, uint64_t offset)
+{
+    if (n > 1)
+        (void)!sweep.inner->ops->write(sweep.inner, fd, p, n / 2, offset);
+    return -sweep.error;
+}
+
+static int sweep_open(struct io *io, const char *path, int flags)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->open(sweep.inner, path, flags);
+}
+
+static ssize_t sweep_write(struct io *io, int fd, const void *p, size_t n, uint64_t offset)
+{
+    (void)io;
+    return strikes() ? half_write(fd, p, n, offset)
+                     : sweep.inner->ops->write(sweep.inner, fd, p, n, offset);
+}
+
+static ssize_t sweep_write_sync(struct io *io, int fd, const void *p, size_t n, uint64_t offset)
+{
+    (void)io;
+    return strikes() ? half_write(fd, p, n, offset)
+                     : sweep.inner->ops->write_sync(sweep.inner, fd, p, n, offset);
+}
+
+static ssize_t sweep_read(struct io *io, int fd, void *p, size_t n, uint64_t offset)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->read(sweep.inner, fd, p, n, offset);
+}
+
+static int sweep_sync(struct io *io, int fd)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->sync(sweep.inner, fd);
+}
+
+static int sweep_allocate(struct io *io, int fd, uint64_t offset, uint64_t n)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->allocate(sweep.inner, fd, offset, n);
+}
+
+static int sweep_truncate(struct io *io, int fd, uint64_t size)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->truncate(sweep.inner, fd, size);
+}
+
+static int sweep_size(struct io *io, int fd, uint64_t *size)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->size(sweep.inner, fd, size);
+}
+
+static int sweep_rename(struct io *io, const char *from, const char *to)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->rename(sweep.inner, from, to);
+}
+
+static int sweep_unlink(struct io *io, const char *path)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->unlink(sweep.inner, path);
+}
+
+static int sweep_mkdir(struct io *io, const char *path)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->mkdir(sweep.inner, path);
+}
+
+static int sweep_sync_dir(struct io *io, const char *path)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->sync_dir(sweep.inner, path);
+}
+
+static int sweep_lane_acquire(struct io *io, struct io_lane **out)
+{
+    (void)io;
+    return strikes() ? -sweep.error : sweep.inner->ops->lane_acquire(sweep.inner, out);
+}
+
+static int sweep_lane_wait(struct io *io, struct io_lane *lane, unsigned *buffer, ssize_t *result)
+{
+    (void)io;
+    bool strike = strikes();
+    int rc = sweep.inner->ops->lane_wait(sweep.inner, lane, buffer, result);
+    if (strike && rc >= 0)
+        *result = -sweep.error;
+    return rc;
+}
+
+/* The rest is passed on as it is: the inner backend finds itself in its own struct. */
+static void sweep_close(struct io *io, int fd)
+{
+    (void)io;
+    sweep.inner->ops->close(sweep.inner, fd);
+}
+
+static int sweep_direct(struct io *io, int fd)
+{
+    (void)io;
+    return sweep.inner->ops->set_direct(sweep.inner, fd);
+}
+
+static void sweep_lane_release(struct io *io, struct io_lane *lane, bool idle)
+{
+    (void)io;
+    sweep.inner->ops->lane_release(sweep.inner, lane, idle);
+}
+
+static int sweep_lane_submit(struct io *io, struct io_lane *lane, int fd, unsigned buffer,
+                             size_t from, size_t n, uint64_t offset)
+{
+    (void)io;
+    return sweep.inner->ops->lane_submit(sweep.inner, lane, fd, buffer, from, n, offset);
+}
+
+static void sweep_free(struct io *io)
+{
+    (void)io;
+    io_free(sweep.inner);
+}
+
+static struct io *sweep_new(struct io *inner)
+{
+    sweep_ops = (struct io_ops){
+        .name = "sweep",
+        .free = sweep_free,
+        .open = sweep_open,
+        .close = sweep_close,
+        .write = sweep_write,
+        .write_sync = sweep_write_sync,
+        .read = sweep_read,
+        .sync = sweep_sync,
+        .allocate = sweep_allocate,
+        .truncate = sweep_truncate,
+        .size = sweep_size,
+        .set_direct = sweep_direct,
+        .rename = sweep_rename,
+        .unlink = sweep_unlink,
+        .mkdir = sweep_mkdir,
+        .sync_dir = sweep_sync_dir,
+        .lane_acquire = sweep_lane_acquire,
+        .lane_release = sweep_lane_release,
+        .lane_submit = sweep_lane_submit,
+        .lane_wait = sweep_lane_wait,
+    };
+    io_init(&sweep.base, &sweep_ops);
+    sweep.inner = inner;
+    return &sweep.base;
+}
+
+/* ---- what is done, and what was acknowledged ---- */
+
+struct outcome {
+    bool created, loaded[LOADS], deleted;
+};
+
+static enum err try_load(struct fixture *f, struct collection *c, int64_t from, int64_t n)
+{
+    struct load_options o = {.mode = LOAD_UPSERT, .expected_version = -1};
+    struct load *l;
+    struct batch *b = NULL;
+    struct commit_result r;
+    RETURN_NOT_OK(load_new(c, &o, &l, &f->ctx));
+    enum err e = batch_new(load_schema(l), &b, &f->ctx);
+    for (int64_t key = from; e == ERR_OK && key < from + n; key++)
+        put_row(f, b, key, key);
+    if (e == ERR_OK)
+        e = load_add(l, b, &f->ctx);
+    if (e == ERR_OK)
+        e = load_commit(l, &r, &f->ctx);
+    batch_free(b);
+    load_free(l);
+    return e;
+}
+
+static enum err try_delete(struct fixture *f, struct collection *c, int64_t from, int64_t n)
+{
+    struct load_options o = {.expected_version = -1};
+    struct commit_result r;
+    struct batch *b;
+    epoch_enter();
+    struct schema *s = schema_acquire(collection_snapshot(c)->schema);
+    epoch_leave();
+    OK(batch_new(s, &b, &f->ctx));
+    for (int64_t key = from; key < from + n; key++)
+        put_key(f, b, key);
+    enum err e = collection_delete_keys(c, b, &o, &r, &f->ctx);
+    batch_free(b);
+    schema_release(s);
+    return e;
+}
+
+static struct schema *make_schema(struct fixture *f, enum key_type key)
+{
+    struct schema *s;
+    OK(schema_new(key, TEST_DIM, DIST_L2, &s, &f->ctx));
+    OK(schema_add_feature(s, "price", FEATURE_FLOAT32, &f->ctx));
+    OK(schema_add_feature(s, "count", FEATURE_INT64, &f->ctx));
+    OK(schema_add_feature(s, "name", FEATURE_STRING, &f->ctx));
+    OK(schema_add_feature(s, "tags", FEATURE_STRING_LIST, &f->ctx));
+    s->index.kind = INDEX_FLAT;
+    OK(schema_seal(s, &f->ctx));
+    return s;
+}
+
+static void run_loads(struct fixture *f, struct collection *c, struct outcome *o)
+{
+    static const int64_t sizes[LOADS] = {SMALL, LARGE, SMALL, SMALL};
+    for (int i = 0; i < LOADS; i++) {
+        o->loaded[i] = try_load(f, c, (int64_t)i * STEP, sizes[i]) == ERR_OK;
+        if (i == 1 || i == 2)
+            (void)!collection_seal(c, &f->ctx);
+        if (i == 2)
+            o->deleted = try_delete(f, c, 0, GONE) == ERR_OK;
+    }
+}
+
+static void run(struct fixture *f, struct outcome *o)
+{
+    struct collection *c;
+    bool created;
+    memset(o, 0, sizeof *o);
+    atomic_store(&sweep.calls, 0);
+    sweep.armed = true;
+    struct schema *s = make_schema(f, KEY_STRING);
+    if (catalog_open(f->dir, f->io, NULL, &f->cat, &f->ctx) == ERR_OK) {
+        o->created = catalog_create(f->cat, "c", s, &created, &f->ctx) == ERR_OK;
+        if (catalog_find(f->cat, "c", &c, &f->ctx) == ERR_OK)
+            run_loads(f, c, o);
+        catalog_close(f->cat);
+    }
+    schema_release(s);
+    sweep.armed = false;
+}
+
+/* ---- what is there afterwards ---- */
+
+static int64_t count_keys(struct collection *c, int64_t from, int64_t n)
+{
+    int64_t found = 0;
+    for (int64_t key = from; key < from + n; key++) {
+        if (!has_key(c, key))
+            continue;
+        expect_row(c, key, key);
+        found++;
+    }
+    return found;
+}
+
+static void check(struct fixture *f, const struct outcome *o, unsigned at)
+{
+    static const int64_t sizes[LOADS] = {SMALL, LARGE, SMALL, SMALL};
+    struct collection *c;
+    fixture_open(f);
+    enum err e = catalog_find(f->cat, "c", &c, &f->ctx);
+    if (e != ERR_OK && (o->created || e != ERR_NOT_FOUND))
+        fail_msg("call %u: the collection is lost: %s", at, f->ctx.detail);
+    for (int i = 0; e == ERR_OK && i < LOADS; i++) {
+        int64_t skip = i == 0 ? GONE : 0;
+        int64_t n = count_keys(c, (int64_t)i * STEP + skip, sizes[i] - skip);
+        if (n != sizes[i] - skip && (o->loaded[i] || n != 0))
+            fail_msg("call %u: load %d (acknowledged: %d) has %lld rows", at, i, o->loaded[i],
+                     (long long)n);
+    }
+    if (e == ERR_OK) {
+        int64_t n = count_keys(c, 0, GONE);
+        if (o->deleted ? n != 0 : n != 0 && n != GONE)
+            fail_msg("call %u: %lld of the deleted rows are there", at, (long long)n);
+        OK(try_load(f, c, 9 * STEP, SMALL)); /* and it takes writes again */
+    }
+    catalog_close(f->cat);
+}
+
+struct sweep_param {
+    enum io_backend backend;
+    bool for_good;
+    int error;
+};
+
+static void every_failing_call_loses_nothing(void **state)
+{
+    const struct sweep_param *p = *state;
+    struct fixture fx, *f = &fx;
+    struct outcome o;
+    fixture_new(f, p->backend);
+    catalog_close(f->cat);
+    f->io = sweep_new(f->io);
+    log_set_level(LOG_ERROR + 1);
+    sweep.for_good = p->for_good;
+    sweep.error = p->error;
+    unsigned calls = UINT32_MAX;
+    for (sweep.at = 1; sweep.at <= calls; sweep.at++) {
+        char command[2000];
+        snprintf(command, sizeof command, "rm -rf %s", f->dir);
+        assert_int_equal(system(command), 0);
+        run(f, &o);
+        check(f, &o, sweep.at);
+        if (!sweep.for_good)
+            calls = atomic_load(&sweep.calls);
+        else if (o.loaded[LOADS - 1])
+            break;
+    }
+    assert_true(sweep.at > 50); /* the seam was really gone through */
+    print_message("%u calls failed\n", sweep.at - 1);
+    sweep.at = 0;
+    log_set_level(LOG_INFO);
+    assert_int_equal(mkdir(f->dir, 0700) == 0 || errno == EEXIST, 1);
+    fixture_open(f);
+    fixture_free(f);
+}
+
+int main(void)
+{
+    static struct sweep_param params[] = {{IO_POSIX, false, EIO},
+                                          {IO_POSIX, true, EIO},
+                                          {IO_POSIX, false, ENOSPC},
+                                          {IO_AUTO, false, EIO},
+                                          {IO_AUTO, true, ENOSPC}};
+    enum { N = sizeof params / sizeof *params };
+    struct CMUnitTest tests[N];
+    for (size_t i = 0; i < N; i++)
+        tests[i] = (struct CMUnitTest){.name = "every_failing_call_loses_nothing",
+                                       .test_func = every_failing_call_loses_nothing,
+                                       .initial_state = &params[i]};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
