@@ -20,7 +20,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/clock.h"
 
@@ -67,35 +66,17 @@ static void shut_idlers(struct connection_watch *w)
             shutdown(c->fd, SHUT_RDWR);
 }
 
-static void add_ms(struct timespec *t, long ms)
-{
-    t->tv_nsec += ms * 1000000;
-    t->tv_sec += t->tv_nsec / 1000000000;
-    t->tv_nsec %= 1000000000;
-}
-
 static void *watch(void *arg)
 {
     struct connection_watch *w = arg;
     pthread_mutex_lock(&w->lock);
     while (!w->stopping) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        add_ms(&until, LOOK_EVERY_MS);
+        struct timespec until = clock_after_ms(LOOK_EVERY_MS);
         pthread_cond_timedwait(&w->wake, &w->lock, &until);
         shut_idlers(w);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
-}
-
-static void init_wake(struct connection_watch *w)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->wake, &attr);
-    pthread_condattr_destroy(&attr);
 }
 
 enum err connection_watch_new(uint64_t header_timeout_s, uint64_t idle_timeout_s,
@@ -107,7 +88,7 @@ enum err connection_watch_new(uint64_t header_timeout_s, uint64_t idle_timeout_s
     w->header_us = header_timeout_s * 1000000;
     w->idle_us = idle_timeout_s * 1000000;
     pthread_mutex_init(&w->lock, NULL);
-    init_wake(w);
+    clock_cond_init(&w->wake);
     int failed = pthread_create(&w->thread, NULL, watch, w);
     if (failed) {
         free(w);

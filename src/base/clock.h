@@ -2,6 +2,7 @@
 #ifndef LOADSTONE_BASE_CLOCK_H
 #define LOADSTONE_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,11 @@ void clock_format_rfc3339(int64_t wall_us, char out[32]);
 /* Parses RFC 3339 (Z or +hh:mm, fraction of 1-9 digits, 'T' or ' '); years 0001-9999. 0, or -1 when
  * the text is anything else. */
 int clock_parse_rfc3339(const char *s, size_t n, int64_t *wall_us);
+
+/* A condition whose timed waits count on the monotonic clock, and a moment so many milliseconds
+ * from now to wait until. */
+void clock_cond_init(pthread_cond_t *cond);
+struct timespec clock_after_ms(uint64_t ms);
 
 void random_bytes(void *out, size_t n);
 

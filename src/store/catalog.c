@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -291,13 +290,7 @@ static void seal_all(struct catalog *cat)
 
 static bool wait_tick(struct catalog *cat)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TICK_MS * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
+    struct timespec until = clock_after_ms(TICK_MS);
     pthread_mutex_lock(&cat->tick_lock);
     if (!cat->stopping)
         pthread_cond_timedwait(&cat->tick, &cat->tick_lock, &until);
@@ -352,11 +345,7 @@ static struct catalog *catalog_alloc(const char *dir, struct io *io,
     atomic_store(&cat->table, t);
     pthread_mutex_init(&cat->lock, NULL);
     pthread_mutex_init(&cat->tick_lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&cat->tick, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&cat->tick);
     return cat;
 }
 

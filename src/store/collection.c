@@ -533,11 +533,7 @@ static struct collection *collection_alloc(struct io *io, const char *name, cons
     c->next_segment_id = 1;
     pthread_mutex_init(&c->commit_lock, NULL);
     pthread_mutex_init(&c->seal_lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->sealed, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&c->sealed);
     return c;
 }
 

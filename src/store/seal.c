@@ -10,7 +10,6 @@
  * rebuild the tails in memory; the next sealing goes on where this one stopped. */
 #include <errno.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/epoch.h"
@@ -23,7 +22,7 @@ enum {
     IDLE_US = 1000 * 1000,
     IDLE_ROWS_MIN = 1000, /* worth a segment of its own, so that it can be indexed ... */
     IDLE_SHARE = 8, /* ... when it is this part of all rows: few segments, however many loads */
-    ROOM_WAIT_S = 30,
+    ROOM_WAIT_MS = 30 * 1000,
 };
 
 /* ---- writing a tail as a file ---- */
@@ -326,9 +325,7 @@ static bool over_hard_limit(const struct collection *c)
 
 enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ROOM_WAIT_S;
+    struct timespec until = clock_after_ms(ROOM_WAIT_MS);
     int rc = 0;
     while (over_hard_limit(c) && rc == 0)
         rc = pthread_cond_timedwait(&c->sealed, &c->commit_lock, &until);
