@@ -112,6 +112,16 @@ void collection_publish(struct collection *c, struct snapshot *s)
         epoch_retire(release_snapshot, old);
 }
 
+void collection_end(struct collection *c)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    pthread_mutex_lock(&c->commit_lock);
+    if (!collection_dropped(c) && !collection_read_only(c) && wal_end(c->wal, &why) != ERR_OK)
+        log_warn("collection %s: the end of its log could not be marked: %s", c->name, why.detail);
+    pthread_mutex_unlock(&c->commit_lock);
+}
+
 /* ---- creating ---- */
 
 static enum err write_create_record(struct io *io, const char *log_dir, struct schema *schema,

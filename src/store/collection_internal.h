@@ -66,6 +66,9 @@ WARN_UNUSED enum err collection_open(struct io *io, const char *name, const char
 /* Tells the hook of every file segment of the newest version. */
 void collection_announce(struct collection *c);
 
+/* At a clean stop: marks the end of the log. */
+void collection_end(struct collection *c);
+
 /* With the commit lock: readers see `s` from here on, unless they see something newer already. */
 void collection_publish(struct collection *c, struct snapshot *s);
 void collection_set_read_only(struct collection *c, const char *reason);

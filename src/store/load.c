@@ -194,7 +194,9 @@ static enum err finish_writer(struct load *l, struct err_ctx *ctx)
     RETURN_NOT_OK(segment_writer_finish(l->writer, &run, 1, ctx));
     segment_writer_free(l->writer);
     l->writer = NULL;
-    return segment_open(st->path, l->c->id, &st->segment, ctx);
+    RETURN_NOT_OK(segment_open(st->path, l->c->id, &st->segment, ctx));
+    segment_set_scrubbed(st->segment);
+    return ERR_OK;
 }
 
 static enum err note_partial(struct load *l, const struct batch *b, size_t i,

@@ -183,13 +183,13 @@ static void lay_out_strip(struct schema *s)
 
 enum err schema_seal(struct schema *s, struct err_ctx *ctx)
 {
-    if (s->index.m < 2 || s->index.m > 512)
-        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "m", "index.m is %u; it must be 2 to 512",
-                          s->index.m);
-    if (s->index.ef_construction < 1 || s->index.ef_construction > 10000)
+    if (s->index.m < M_MIN || s->index.m > M_MAX)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "m", "index.m is %u; it must be %d to %d",
+                          s->index.m, M_MIN, M_MAX);
+    if (s->index.ef_construction < 1 || s->index.ef_construction > EF_CONSTRUCTION_MAX)
         return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "ef_construction",
-                          "index.ef_construction is %u; it must be 1 to 10000",
-                          s->index.ef_construction);
+                          "index.ef_construction is %u; it must be 1 to %d",
+                          s->index.ef_construction, EF_CONSTRUCTION_MAX);
     lay_out_strip(s);
     return ERR_OK;
 }

@@ -67,7 +67,9 @@ static enum err write_tail_file(struct collection *c, const struct segment *tail
     }
     snprintf(dir, sizeof dir, "%s/segments", c->dir);
     RETURN_NOT_OK(io_sync_dir(c->io, dir, ctx));
-    return segment_open(path, c->id, out, ctx);
+    RETURN_NOT_OK(segment_open(path, c->id, out, ctx));
+    segment_set_scrubbed(*out);
+    return ERR_OK;
 }
 
 /* ---- swapping ---- */

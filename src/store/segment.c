@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "store/segment_format.h"
 #include "store/tail.h"
@@ -298,28 +297,12 @@ enum err segment_open(const char *path, const uint8_t *collection_id, struct seg
     return ERR_OK;
 }
 
-enum err segment_verify(const struct segment *s, struct err_ctx *ctx)
-{
-    if (s->tail)
-        return ERR_OK;
-    for (uint64_t i = 0; i < s->data_len / IO_SUM_BLOCK; i++) {
-        uint64_t sum;
-        memcpy(&sum, s->block_sums + i * 8, 8);
-        if (hash64(s->map + i * IO_SUM_BLOCK, IO_SUM_BLOCK) != sum)
-            return err_set(ctx, ERR_CORRUPT,
-                           "%s: the checksum of the 64 KiB block at offset %llu does not match",
-                           s->path, (unsigned long long)i * IO_SUM_BLOCK);
-    }
-    return ERR_OK;
-}
-
 /* ---- reading ---- */
 
 static void note_damage(const struct segment *s, const char *what)
 {
     if (!atomic_exchange(&((struct segment *)s)->damage_noted, true))
-        log_error("%s: %s is damaged; verify the data directory and reload the collection", s->path,
-                  what);
+        log_error("%s: %s is damaged: drop the collection and load it again", s->path, what);
 }
 
 int64_t segment_key_int(const struct segment *s, uint32_t row)

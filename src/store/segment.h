@@ -42,6 +42,7 @@ struct segment {
     uint64_t data_len;         /* bytes before the footer */
     const uint8_t *block_sums; /* in the footer: u64 per IO_SUM_BLOCK, unaligned */
     atomic_bool damage_noted;
+    uint64_t scrubbed;           /* blocks checked since it was opened: scrub.c */
     bool keys_run;               /* keys are first_key + row */
     int64_t first_key;           /* run */
     int64_t key_min, key_max;    /* int64 keys: bounds over all rows */
@@ -77,7 +78,12 @@ void segment_release(struct segment *s); /* NULL is allowed */
  * bytes) may be NULL (the build child). The schema stored in the file is used. */
 WARN_UNUSED enum err segment_open(const char *path, const uint8_t *collection_id,
                                   struct segment **out, struct err_ctx *ctx);
-/* Checks every block against its checksum; ERR_CORRUPT names file and offset. */
+/* Nothing is left for the scrub: this process wrote the file and summed it on its way out. */
+static inline void segment_set_scrubbed(struct segment *s)
+{
+    s->scrubbed = s->data_len / IO_SUM_BLOCK;
+}
+/* Checks every block against its checksum; ERR_CORRUPT names file and offset. (scrub.c) */
 WARN_UNUSED enum err segment_verify(const struct segment *s, struct err_ctx *ctx);
 
 /* Attaches an ANN structure (set once; ASSERTs otherwise). Readers may see it at once. */

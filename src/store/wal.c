@@ -5,6 +5,9 @@
  * whoever waits first while nobody writes; it takes all that is pending, so a group grows by itself
  * with the number of waiting writers.
  *
+ * A clean stop ends the log with an empty group. Damage to the last group with records is then
+ * followed by a valid one, and so is never taken for a torn write.
+ *
  * The file is filled with zeros ahead of the writing point, in steps, so that a group's sync has no
  * file size or extent to record; and a scan for the end of the log meets zeros.
  *
@@ -66,6 +69,7 @@ struct wal {
     uint32_t pending_records;
     uint64_t queued, durable; /* tickets */
     bool busy;                /* a leader writes */
+    bool ended;               /* the last group is an empty one */
     struct err_ctx failed;
     uint64_t groups_written, records_written;
 };
@@ -205,6 +209,7 @@ enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticke
             buf_put_zeros(&w->pending, sizeof(struct group_header));
         buf_put_blob(&w->pending, record, n);
         w->pending_records++;
+        w->ended = false;
         *ticket = ++w->queued;
     }
     pthread_mutex_unlock(&w->lock);
@@ -295,6 +300,23 @@ enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx)
         e = start_file(w, w->number + 1, w->group, ctx);
     if (e == ERR_OK)
         *number = w->number;
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+enum err wal_end(struct wal *w, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&w->lock);
+    enum err e = wait_locked(w, w->queued, ctx);
+    if (e == ERR_OK && !w->ended)
+        e = reserve(w, 0, ctx);
+    if (e == ERR_OK && !w->ended) {
+        buf_put_zeros(&w->pending, sizeof(struct group_header));
+        w->queued++;
+        lead(w);
+        e = wait_locked(w, w->queued, ctx);
+        w->ended = e == ERR_OK;
+    }
     pthread_mutex_unlock(&w->lock);
     return e;
 }
@@ -407,6 +429,7 @@ static enum err replay_data(struct wal *w, const uint8_t *data, size_t n, const 
     size_t at = FILE_HEADER_BYTES;
     while (group_valid(w, data + at, n - at, &h) && h.group == w->group) {
         RETURN_NOT_OK(replay_group(data + at + sizeof h, &h, path, fn, arg, ctx));
+        w->ended = h.records == 0;
         w->group++;
         at += round_up(sizeof h + h.payload, GROUP_ALIGN);
         if (at > n)
@@ -488,9 +511,10 @@ static enum err wipe_end(struct wal *w, struct err_ctx *ctx)
     for (size_t i = 0; e == ERR_OK && i < n && !torn; i++)
         torn = tail[i] != 0;
     if (torn) {
-        log_warn("%s: a torn group at the end of log %llu (offset %llu) is cut off; it was never "
-                 "acknowledged",
-                 w->dir, (unsigned long long)w->number, (unsigned long long)w->end);
+        log_warn(
+            "%s: what stands behind the last whole group of log %llu (offset %llu) is cut off: a "
+            "commit that was being written when the daemon or the machine stopped",
+            w->dir, (unsigned long long)w->number, (unsigned long long)w->end);
         memset(tail, 0, n);
         e = io_file_write_sync(w->file, tail, n, w->end, ctx);
     }

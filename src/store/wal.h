@@ -32,6 +32,10 @@ WARN_UNUSED enum err wal_open(struct io *io, const char *dir, const uint8_t coll
                               struct err_ctx *ctx);
 void wal_close(struct wal *w); /* NULL is allowed; queued records that nobody waits for are lost */
 
+/* At a clean stop: writes an empty group, so that damage to the last one with records is told from
+ * a torn write, which nothing can follow. */
+WARN_UNUSED enum err wal_end(struct wal *w, struct err_ctx *ctx);
+
 /* Queues a record (copied) and returns its ticket. ERR_UNAVAILABLE after a failure. */
 WARN_UNUSED enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticket,
                                 struct err_ctx *ctx);

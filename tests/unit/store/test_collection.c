@@ -2,6 +2,7 @@
  * backends and both key types. */
 #include "store_fixture.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 struct param {
@@ -357,6 +358,39 @@ static void a_recreated_collection_goes_on_numbering(void **state)
     fixture_free(f);
 }
 
+/* One byte of the vectors changes on disk while the daemon is down. */
+static void a_damaged_block_is_found_by_the_scrub(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key), *other = fixture_create(f, "o", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 30000, 0);
+    load_range(f, other, LOAD_UPSERT, 0, 30000, 0);
+    epoch_enter();
+    char path[2000];
+    snprintf(path, sizeof path, "%s", collection_snapshot(c)->views[0].segment->path);
+    epoch_leave();
+    catalog_close(f->cat);
+    int fd = open(path, O_RDWR);
+    uint8_t byte;
+    assert_int_equal(pread(fd, &byte, 1, 70000), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, 70000), 1);
+    close(fd);
+    fixture_open(f);
+    enum err e = ERR_OK;
+    for (int i = 0; i < 5000 && e == ERR_OK; i++) {
+        usleep(1000);
+        e = catalog_find(f->cat, "c", &c, &f->ctx);
+    }
+    assert_int_equal(e, ERR_UNAVAILABLE);
+    assert_non_null(strstr(f->ctx.detail, "offset 65536"));
+    expect_row(fixture_find(f, "o"), 29999, 29999);
+    OK(catalog_drop(f->cat, "c", &f->ctx));
+    fixture_free(f);
+}
+
 struct writer_arg {
     struct fixture *f;
     struct collection *c;
@@ -419,6 +453,7 @@ int main(void)
         deletes_count_once_and_stay_deleted,
         expected_version_guards,
         a_recreated_collection_goes_on_numbering,
+        a_damaged_block_is_found_by_the_scrub,
         writers_share_syncs_and_readers_see_whole_versions,
     };
     static const char *const names[] = {
@@ -432,6 +467,7 @@ int main(void)
         "deletes_count_once_and_stay_deleted",
         "expected_version_guards",
         "a_recreated_collection_goes_on_numbering",
+        "a_damaged_block_is_found_by_the_scrub",
         "writers_share_syncs_and_readers_see_whole_versions",
     };
     enum { NT = sizeof tests / sizeof *tests, NP = sizeof params / sizeof *params };

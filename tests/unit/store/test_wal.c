@@ -136,6 +136,34 @@ static void damage_before_a_valid_group_is_never_cut_off(void **state)
     fixture_free(f);
 }
 
+static void a_clean_end_tells_damage_from_a_torn_write(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    struct wal *w;
+    struct seen s;
+    fixture_new(f, IO_AUTO);
+    OK(wal_create(f->io, f->dir, id, 1, 1, &w, &f->ctx));
+    uint64_t start = wal_bytes(w);
+    put(f, w, "only");
+    OK(wal_end(w, &f->ctx));
+    uint64_t end = wal_bytes(w);
+    OK(wal_end(w, &f->ctx));
+    assert_int_equal(wal_bytes(w), end); /* once is enough */
+    wal_close(w);
+    OK(reopen(f, 1, &w, &s));
+    assert_int_equal(s.n, 1);
+    OK(wal_end(w, &f->ctx));
+    assert_int_equal(wal_bytes(w), end);
+    wal_close(w);
+    int fd = log_fd(f, 1);
+    char byte = 'X';
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)start + 50), 1);
+    close(fd);
+    assert_int_equal(reopen(f, 1, &w, &s), ERR_CORRUPT);
+    fixture_free(f);
+}
+
 static void another_collections_log_is_refused(void **state)
 {
     (void)state;
@@ -196,6 +224,7 @@ int main(void)
         cmocka_unit_test(records_come_back_in_order_over_files),
         cmocka_unit_test(a_torn_last_group_is_cut_off),
         cmocka_unit_test(damage_before_a_valid_group_is_never_cut_off),
+        cmocka_unit_test(a_clean_end_tells_damage_from_a_torn_write),
         cmocka_unit_test(another_collections_log_is_refused),
         cmocka_unit_test(waiting_writers_share_one_sync),
     };
