@@ -8,8 +8,7 @@
  * half removed: swept at start). A name is durable before create returns; a drop is durable when
  * the directory is renamed.
  *
- * The maintenance thread opens the collections, then at every tick seals what is due and scrubs a
- * share of the files opened at start. */
+ * What runs in the background is in maintain.c. */
 #include "store/catalog.h"
 
 #include <dirent.h>
@@ -25,47 +24,15 @@
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
-#include "store/collection_internal.h"
-#include "store/scrub.h"
+#include "store/catalog_internal.h"
 
 #define FORMAT_TEXT "loadstone 1\n"
 
-enum {
-    TICK_MS = 100,
-    SEAL_RETRY_US = 5 * 1000 * 1000,
-    DIR_MAX = 3500,
-    SCRUB_BLOCKS = 512 /* a tick: at most 320 MB/s */
-};
-
-struct entry {
-    char name[NAME_MAX_BYTES + 1];
-    struct collection *c; /* NULL: not open yet, or quarantined when `fault` says so */
-    char *fault;
-    int64_t retry_seal_us;
-};
-
-struct table {
-    size_t n;
-    struct entry *entries[];
-};
-
-struct catalog {
-    char *dir;
-    int lock_fd;
-    struct io *io;
-    struct store_hooks hooks;
-    pthread_mutex_t lock; /* create, drop, table changes */
-    struct table *_Atomic table;
-    pthread_t thread;
-    pthread_mutex_t tick_lock;
-    pthread_cond_t tick;
-    bool stopping; /* under tick_lock */
-    atomic_bool ready;
-};
+enum { DIR_MAX = 3500 };
 
 /* ---- the table ---- */
 
-static struct entry *table_find(const struct table *t, const char *name)
+struct entry *catalog_entry(const struct table *t, const char *name)
 {
     size_t lo = 0, hi = t->n;
     while (lo < hi) {
@@ -90,8 +57,8 @@ static void free_entry(void *arg)
 }
 
 /* Replaces the table by one with `add` in and `drop` out (either may be NULL). */
-static enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
-                             struct err_ctx *ctx)
+enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
+                      struct err_ctx *ctx)
 {
     struct table *old = atomic_load(&cat->table);
     struct table *t = malloc(sizeof *t + (old->n + 1) * sizeof t->entries[0]);
@@ -117,7 +84,7 @@ static enum err table_change(struct catalog *cat, struct entry *add, struct entr
     return ERR_OK;
 }
 
-static struct entry *entry_new(const char *name, struct collection *c, const char *fault)
+struct entry *entry_new(const char *name, struct collection *c, const char *fault)
 {
     struct entry *e = calloc(1, sizeof *e);
     if (!e)
@@ -131,7 +98,7 @@ static struct entry *entry_new(const char *name, struct collection *c, const cha
     return e;
 }
 
-static void entry_path(const struct catalog *cat, const char *name, char out[PATH_CAP])
+void entry_path(const struct catalog *cat, const char *name, char out[PATH_CAP])
 {
     snprintf(out, PATH_CAP, "%s/%s", cat->dir, name);
 }
@@ -204,164 +171,6 @@ static enum err scan_dir(struct catalog *cat, struct err_ctx *ctx)
     return e;
 }
 
-/* Opens one entry and puts the result in its place; false when memory is out. */
-static bool open_entry(struct catalog *cat, struct entry *e)
-{
-    char path[PATH_CAP];
-    struct err_ctx ctx;
-    struct collection *c = NULL;
-    err_clear(&ctx);
-    entry_path(cat, e->name, path);
-    enum err rc = collection_open(cat->io, e->name, path, &cat->hooks, &c, &ctx);
-    if (rc != ERR_OK)
-        log_error("collection %s is quarantined: %s", e->name, ctx.detail);
-    struct entry *opened = entry_new(e->name, c, rc == ERR_OK ? NULL : ctx.detail);
-    pthread_mutex_lock(&cat->lock);
-    bool ok = opened && table_change(cat, opened, e, &ctx) == ERR_OK;
-    pthread_mutex_unlock(&cat->lock);
-    if (!ok) {
-        collection_release(c);
-        if (opened)
-            free(opened->fault);
-        free(opened);
-    } else if (c) {
-        collection_announce(c);
-    }
-    return ok;
-}
-
-static struct entry *next_closed(struct catalog *cat)
-{
-    struct entry *found = NULL;
-    epoch_enter();
-    const struct table *t = atomic_load(&cat->table);
-    for (size_t i = 0; i < t->n && !found; i++) {
-        if (!t->entries[i]->c && !t->entries[i]->fault)
-            found = t->entries[i];
-    }
-    epoch_leave();
-    return found;
-}
-
-static void open_all(struct catalog *cat)
-{
-    for (struct entry *e; (e = next_closed(cat));) {
-        if (!open_entry(cat, e)) {
-            log_error("out of memory while opening collections; restart with more");
-            return;
-        }
-    }
-    atomic_store(&cat->ready, true);
-}
-
-/* ---- maintenance ---- */
-
-static void seal_if_due(struct entry *e)
-{
-    struct err_ctx ctx;
-    int64_t now = (int64_t)clock_mono_us();
-    if (!e->c || now < e->retry_seal_us || !collection_wants_seal(e->c))
-        return;
-    err_clear(&ctx);
-    if (collection_seal(e->c, &ctx) != ERR_OK) {
-        log_error("collection %s: sealing failed, will be tried again: %s", e->name, ctx.detail);
-        e->retry_seal_us = now + SEAL_RETRY_US;
-    }
-}
-
-/* The entries to look at are copied out, so that sealing runs outside the epoch section. */
-static void seal_all(struct catalog *cat)
-{
-    for (size_t i = 0;; i++) {
-        epoch_enter();
-        const struct table *t = atomic_load(&cat->table);
-        struct entry *e = i < t->n ? t->entries[i] : NULL;
-        struct collection *c = e && e->c ? collection_acquire(e->c) : NULL;
-        struct entry copy = {.c = c};
-        if (e) {
-            memcpy(copy.name, e->name, sizeof copy.name);
-            copy.retry_seal_us = e->retry_seal_us;
-        }
-        epoch_leave();
-        if (!e)
-            return;
-        if (!c)
-            continue;
-        seal_if_due(&copy);
-        epoch_enter();
-        e = table_find(atomic_load(&cat->table), copy.name);
-        if (e)
-            e->retry_seal_us = copy.retry_seal_us;
-        epoch_leave();
-        collection_release(c);
-    }
-}
-
-/* The collection answers with the reason from here on; requests under way end on what they hold. */
-static void quarantine(struct catalog *cat, const char *name, const struct collection *c,
-                       const char *why)
-{
-    struct err_ctx ctx;
-    struct entry *out = entry_new(name, NULL, why);
-    log_error("collection %s is quarantined: %s", name, why);
-    pthread_mutex_lock(&cat->lock);
-    struct entry *e = table_find(atomic_load(&cat->table), name);
-    bool done = out && e && e->c == c && table_change(cat, out, e, &ctx) == ERR_OK;
-    pthread_mutex_unlock(&cat->lock);
-    if (!done && out) {
-        free(out->fault);
-        free(out);
-    }
-}
-
-/* One share of the scrub. What is damaged goes into quarantine: no answer beats a wrong one. */
-static void scrub_all(struct catalog *cat)
-{
-    uint64_t blocks = SCRUB_BLOCKS;
-    for (size_t i = 0; blocks; i++) {
-        struct err_ctx ctx;
-        char name[NAME_MAX_BYTES + 1];
-        err_clear(&ctx);
-        epoch_enter();
-        const struct table *t = atomic_load(&cat->table);
-        struct entry *e = i < t->n ? t->entries[i] : NULL;
-        struct collection *c = e && e->c ? collection_acquire(e->c) : NULL;
-        struct snapshot *s = c ? snapshot_acquire(collection_snapshot(c)) : NULL;
-        if (e)
-            memcpy(name, e->name, sizeof name);
-        epoch_leave();
-        if (!e)
-            return;
-        if (c && scrub_snapshot(s, &blocks, &ctx) != ERR_OK)
-            quarantine(cat, name, c, ctx.detail);
-        snapshot_release(s);
-        collection_release(c);
-    }
-}
-
-static bool wait_tick(struct catalog *cat)
-{
-    struct timespec until = clock_after_ms(TICK_MS);
-    pthread_mutex_lock(&cat->tick_lock);
-    if (!cat->stopping)
-        pthread_cond_timedwait(&cat->tick, &cat->tick_lock, &until);
-    bool go_on = !cat->stopping;
-    pthread_mutex_unlock(&cat->tick_lock);
-    return go_on;
-}
-
-static void *maintain(void *arg)
-{
-    struct catalog *cat = arg;
-    open_all(cat);
-    while (wait_tick(cat)) {
-        seal_all(cat);
-        scrub_all(cat);
-        epoch_collect();
-    }
-    return NULL;
-}
-
 /* ---- life ---- */
 
 static void catalog_free(struct catalog *cat)
@@ -422,7 +231,7 @@ enum err catalog_open(const char *dir, struct io *io, const struct store_hooks *
         e = io_mkdir(io, tombstones, ctx);
     if (e == ERR_OK)
         e = scan_dir(cat, ctx);
-    if (e == ERR_OK && pthread_create(&cat->thread, NULL, maintain, cat) != 0)
+    if (e == ERR_OK && pthread_create(&cat->thread, NULL, catalog_maintain, cat) != 0)
         e = err_set(ctx, ERR_NO_MEMORY, "cannot start the maintenance thread");
     if (e != ERR_OK) {
         catalog_free(cat);
@@ -452,7 +261,7 @@ bool catalog_ready(const struct catalog *cat)
 enum err catalog_find(struct catalog *cat, const char *name, struct collection **out,
                       struct err_ctx *ctx)
 {
-    const struct entry *e = table_find(atomic_load(&cat->table), name);
+    const struct entry *e = catalog_entry(atomic_load(&cat->table), name);
     if (!e)
         return err_set(ctx, ERR_NOT_FOUND,
                        "there is no collection '%.128s': create it with PUT /v1/collections/%.128s",
@@ -536,7 +345,7 @@ static enum err make_collection(struct catalog *cat, const char *name, struct sc
 static enum err create_locked(struct catalog *cat, const char *name, struct schema *schema,
                               bool *created, struct err_ctx *ctx)
 {
-    struct entry *e = table_find(atomic_load(&cat->table), name);
+    struct entry *e = catalog_entry(atomic_load(&cat->table), name);
     *created = e == NULL;
     if (e && !e->c)
         return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' exists but is not open: %s", name,
@@ -592,7 +401,7 @@ static enum err write_tombstone(struct catalog *cat, struct entry *e, struct err
 static enum err drop_locked(struct catalog *cat, const char *name, struct err_ctx *ctx)
 {
     char path[PATH_CAP], gone[PATH_CAP];
-    struct entry *e = table_find(atomic_load(&cat->table), name);
+    struct entry *e = catalog_entry(atomic_load(&cat->table), name);
     if (!e)
         return err_set(ctx, ERR_NOT_FOUND, "there is no collection '%.128s'", name);
     if (!e->c && !e->fault)
