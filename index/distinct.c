@@ -17,6 +17,7 @@
 #include <math.h>
 
 #include "base/hash.h"
+#include "index/distance.h"
 #include "index/key_order.h"
 
 struct twin {
@@ -33,20 +34,15 @@ struct finder {
     struct buf twins;      /* struct twin */
 };
 
-/* 1 / |v| in double: the squares of large float32 do not overflow there. */
-static double inverse_norm(const float *v, uint32_t dim)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += (double)v[i] * v[i];
-    return sum > 0 ? 1 / sqrt(sum) : 0;
-}
-
-double graph_vector(const struct segment *s, uint32_t row, float *out)
+double graph_vector(const struct segment *s, uint32_t row, float *restrict out)
 {
     uint32_t dim = s->schema->dim;
     const float *v = s->vectors + (size_t)row * dim;
-    double scale = s->schema->metric == DIST_COSINE ? inverse_norm(v, dim) : 1;
+    double scale = 1;
+    if (s->schema->metric == DIST_COSINE) {
+        double norm2 = distance_norm2(v, dim); /* in double large float32 do not overflow */
+        scale = norm2 > 0 ? 1 / sqrt(norm2) : 0;
+    }
     for (uint32_t i = 0; i < dim; i++)
         out[i] = (float)(v[i] * scale) + 0.0f; /* minus zero becomes zero */
     return scale;

@@ -22,6 +22,6 @@ void distinct_deinit(struct distinct *d);
 
 /* The vector of a row as it goes into a graph (dim float32): of length 1 for cosine, minus zero as
  * zero. Returns what it was multiplied by. */
-double graph_vector(const struct segment *s, uint32_t row, float *out);
+double graph_vector(const struct segment *s, uint32_t row, float *restrict out);
 
 #endif

@@ -70,7 +70,7 @@ struct search_scratch {
     struct buf touched;   /* uint32_t: nodes whose bit was set */
     struct buf distances; /* float: the pool of a walk, nearest first */
     struct buf nodes;     /* uint32_t: its nodes, WALK_DONE when expanded */
-    struct buf detour;    /* struct heap_node: min-heap of dead rows on the way */
+    struct buf detour;    /* struct heap_node: min-heap of dead nodes on the way */
     struct buf list;      /* uint32_t: neighbours to measure */
     struct buf measured;  /* float: their distances */
 };

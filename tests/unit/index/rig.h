@@ -224,8 +224,11 @@ static inline int64_t rig_key(const struct snapshot *s, struct row_ref ref)
     size_t n;
     if (s->schema->key == KEY_INT64)
         return segment_key_int(seg, ref.row);
-    const char *text = segment_key_str(seg, ref.row, &n);
-    return (int64_t)strtoull(text + 1, NULL, 10);
+    char digits[24] = "";
+    const char *text = segment_key_str(seg, ref.row, &n); /* not terminated */
+    assert_in_range(n, 2, sizeof(digits));
+    memcpy(digits, text + 1, n - 1);
+    return (int64_t)strtoull(digits, NULL, 10);
 }
 
 #endif

@@ -47,6 +47,8 @@ static void world_open(struct world *w, const char *exe)
     assert_int_equal(temp_dir_new(&w->dir), 0);
     assert_int_equal(io_new(IO_POSIX, &w->io, NULL), ERR_OK);
     w->vectors = rig_vectors(ROWS, DIM, 20, 1);
+    for (size_t row = ROWS / 2; row < ROWS * 3 / 4; row++) /* twins */
+        memcpy(w->vectors + row * DIM, w->vectors + (row - ROWS / 2) * DIM, DIM * sizeof(float));
     world_start(w, exe);
 }
 
