@@ -30,7 +30,7 @@ static const struct limit {
     LIMIT(k_max, SEARCH_K_MAX, 1, SEARCH_K_MAX),
     LIMIT(ef_max, SEARCH_EF_MAX, 1, SEARCH_EF_MAX),
     LIMIT(queries_max, SEARCH_QUERIES_MAX, 1, SEARCH_QUERIES_MAX),
-    LIMIT(buffer_bytes_max, 1 * GIB, 1 * MIB, 1024 * GIB),
+    LIMIT(buffer_bytes_max, 1 * GIB, 8 * MIB, 1024 * GIB),
     LIMIT(queue_max, 1024, 1, 1 << 20),
     LIMIT(connections_max, 4096, 1, 1 << 20),
     LIMIT(connections_per_ip_max, 4096, 1, 1 << 20),
@@ -100,6 +100,7 @@ void limits_write(const struct limits *l, struct buf *out)
         buf_put_u8(out, ',');
     }
     buf_printf(out,
-               "\"key_bytes_max\":%d,\"name_bytes_max\":%d,\"dim_max\":%d,\"features_max\":%d}\n",
-               KEY_MAX_BYTES, NAME_MAX_BYTES, DIM_MAX, FEATURES_MAX);
+               "\"key_bytes_max\":%d,\"name_bytes_max\":%d,\"dim_max\":%d,\"features_max\":%d,"
+               "\"m_max\":%d,\"ef_construction_max\":%d}\n",
+               KEY_MAX_BYTES, NAME_MAX_BYTES, DIM_MAX, FEATURES_MAX, M_MAX, EF_CONSTRUCTION_MAX);
 }

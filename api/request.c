@@ -311,7 +311,7 @@ static enum err grow_body(struct request *r, size_t n, struct err_ctx *ctx)
     if (!buf_reserve(&r->body, step))
         return err_no_memory(ctx, r->body.len + step);
     size_t grown = r->body.cap - before;
-    RETURN_NOT_OK(service_reserve(r->service, grown, ctx));
+    RETURN_NOT_OK(service_reserve(r->service, r->reserved, grown, ctx));
     r->reserved += grown;
     return ERR_OK;
 }

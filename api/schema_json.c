@@ -14,6 +14,10 @@
 #include "api/json_writer.h"
 #include "api/problem.h"
 
+/* RETENTION_UNSET in a draft is a setting that the schema leaves out. */
+#define RETENTION_UNSET UINT32_MAX
+#define RETENTION_MAX (RETENTION_UNSET - 1)
+
 struct draft {
     enum key_type key;
     uint32_t dim;
@@ -92,14 +96,14 @@ static enum err read_word(struct json_reader *r, char out[32], struct err_ctx *c
     return ERR_OK;
 }
 
-static enum err read_uint32(struct json_reader *r, const char *name, uint32_t min, uint32_t *out,
-                            struct err_ctx *ctx)
+static enum err read_uint32(struct json_reader *r, const char *name, uint32_t min, uint32_t max,
+                            uint32_t *out, struct err_ctx *ctx)
 {
     int64_t v;
     RETURN_NOT_OK(json_int64(r, &v, ctx));
-    if (v < min || v >= UINT32_MAX)
+    if (v < min || v > max)
         return err_set_at(ctx, ERR_UNPROCESSABLE, -1, name, "%s is %lld; it must be %u to %u", name,
-                          (long long)v, min, UINT32_MAX - 1);
+                          (long long)v, min, max);
     *out = (uint32_t)v;
     return ERR_OK;
 }
@@ -117,7 +121,7 @@ static enum err skip_null(struct json_reader *r, bool *was_null, struct err_ctx 
 
 static enum err read_dim(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    return read_uint32(r, "dim", 1, &d->dim, ctx);
+    return read_uint32(r, "dim", 1, DIM_MAX, &d->dim, ctx);
 }
 
 static enum err read_metric(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
@@ -156,12 +160,13 @@ static enum err read_kind(struct json_reader *r, struct draft *d, struct err_ctx
 
 static enum err read_m(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    return read_uint32(r, "m", 1, &d->index.m, ctx);
+    return read_uint32(r, "m", M_MIN, M_MAX, &d->index.m, ctx);
 }
 
 static enum err read_ef_construction(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    return read_uint32(r, "ef_construction", 1, &d->index.ef_construction, ctx);
+    return read_uint32(r, "ef_construction", 1, EF_CONSTRUCTION_MAX, &d->index.ef_construction,
+                       ctx);
 }
 
 static const struct field index_fields[] = {
@@ -176,12 +181,12 @@ static enum err read_index(struct json_reader *r, struct draft *d, struct err_ct
 
 static enum err read_versions(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    return read_uint32(r, "versions", 0, &d->retention.versions, ctx);
+    return read_uint32(r, "versions", 0, RETENTION_MAX, &d->retention.versions, ctx);
 }
 
 static enum err read_hours(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    return read_uint32(r, "hours", 0, &d->retention.hours, ctx);
+    return read_uint32(r, "hours", 0, RETENTION_MAX, &d->retention.hours, ctx);
 }
 
 static const struct field retention_fields[] = {
@@ -348,7 +353,7 @@ static enum err read_later(const char *body, struct json_slice text, const char 
 static enum err read_draft(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
     d->index = (struct index_settings){.kind = INDEX_AUTO};
-    d->retention = (struct retention){UINT32_MAX, UINT32_MAX};
+    d->retention = (struct retention){RETENTION_UNSET, RETENTION_UNSET};
     RETURN_NOT_OK(read_object(r, d, "the schema", schema_fields, ctx));
     RETURN_NOT_OK(json_end(r, ctx));
     if (!d->has_key)
@@ -364,9 +369,9 @@ static void apply_settings(const struct draft *d, struct schema *s)
         s->index.m = d->index.m;
     if (d->index.ef_construction)
         s->index.ef_construction = d->index.ef_construction;
-    if (d->retention.versions != UINT32_MAX)
+    if (d->retention.versions != RETENTION_UNSET)
         s->retention.versions = d->retention.versions;
-    if (d->retention.hours != UINT32_MAX)
+    if (d->retention.hours != RETENTION_UNSET)
         s->retention.hours = d->retention.hours;
 }
 

@@ -7,15 +7,24 @@
  * Threads: everything is atomic. Failure: ERR_BUSY names the limit. */
 #include "api/service.h"
 
-enum err service_reserve(struct service *s, uint64_t n, struct err_ctx *ctx)
+enum { SMALL_BODY_BYTES = 1 << 20 };
+
+/* Large bodies leave a quarter to the small ones: uploads, however slow, never shut out searches
+ * and loads of a few rows. */
+enum err service_reserve(struct service *s, uint64_t held, uint64_t n, struct err_ctx *ctx)
 {
+    bool small = held + n <= SMALL_BODY_BYTES;
+    uint64_t max = s->limits.buffer_bytes_max;
+    if (!small)
+        max -= max / 4;
     uint64_t before = atomic_fetch_add(&s->buffer_bytes, n);
-    if (before + n <= s->limits.buffer_bytes_max)
+    if (before + n <= max)
         return ERR_OK;
     atomic_fetch_sub(&s->buffer_bytes, n);
     return err_set(ctx, ERR_BUSY,
-                   "too many bodies are arriving at once (buffer_bytes_max, %llu bytes): try again "
-                   "in a moment",
+                   "too many%s bodies are arriving at once (%sbuffer_bytes_max, %llu bytes): try "
+                   "again in a moment",
+                   small ? "" : " large", small ? "" : "three quarters of ",
                    (unsigned long long)s->limits.buffer_bytes_max);
 }
 

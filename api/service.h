@@ -24,8 +24,10 @@ struct service {
     atomic_bool closed;                /* take nothing more */
 };
 
-/* Counts `n` bytes against buffer_bytes_max; ERR_BUSY when they don't fit. */
-WARN_UNUSED enum err service_reserve(struct service *s, uint64_t n, struct err_ctx *ctx);
+/* Counts `n` more bytes of a body that holds `held` against buffer_bytes_max, of which a body over
+ * 1 MiB may use three quarters; ERR_BUSY when they don't fit. */
+WARN_UNUSED enum err service_reserve(struct service *s, uint64_t held, uint64_t n,
+                                     struct err_ctx *ctx);
 void service_unreserve(struct service *s, uint64_t n);
 
 /* Suspends a connection from its HTTP thread until service_resume, which any thread may call; false

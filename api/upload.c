@@ -98,7 +98,7 @@ enum err upload_new(struct service *s, struct collection *c, const struct upload
         return err_no_memory(ctx, sizeof *u);
     u->options = *o;
     size_ring(u);
-    enum err e = service_reserve(s, (uint64_t)u->nchunks * u->chunk_bytes, ctx);
+    enum err e = service_reserve(s, 0, (uint64_t)u->nchunks * u->chunk_bytes, ctx);
     if (e == ERR_OK && o->load.message && !(u->message = strdup(o->load.message))) {
         service_unreserve(s, (uint64_t)u->nchunks * u->chunk_bytes);
         e = err_no_memory(ctx, strlen(o->load.message));

@@ -51,6 +51,7 @@ struct settings {
     const char *listen;
     const char *port_file;
     bool allow_remote;
+    bool help;
     unsigned threads;
     unsigned build_threads;
     struct limits limits;
@@ -73,79 +74,99 @@ static int usage_error(const char *fmt, const char *arg)
     return EXIT_USAGE;
 }
 
-static bool parse_threads(const char *text, unsigned *out)
+static int value_error(const char *name, const char *value, const char *takes)
 {
+    fprintf(stderr, "loadstoned: %s takes %s, not '%s'\n", name, takes, value);
+    return EXIT_USAGE;
+}
+
+static int parse_threads(const char *name, const char *text, unsigned *out)
+{
+    char takes[48];
     char *end;
     errno = 0;
     unsigned long n = strtoul(text, &end, 10);
-    if (errno || end == text || *end || n < 1 || n > THREADS_MAX)
-        return false;
+    if (errno || end == text || *end || n < 1 || n > THREADS_MAX) {
+        snprintf(takes, sizeof takes, "a whole number from 1 to %d", THREADS_MAX);
+        return value_error(name, text, takes);
+    }
     *out = (unsigned)n;
-    return true;
+    return 0;
 }
 
-static bool parse_log_level(const char *text)
+static int parse_log_level(const char *name, const char *text)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
     for (int i = 0; i < 4; i++) {
         if (strcmp(text, names[i]) == 0) {
             log_set_level((enum log_level)i);
-            return true;
+            return 0;
         }
     }
-    return false;
+    return value_error(name, text, "debug, info, warn or error");
 }
 
-static bool parse_limit(struct settings *s, const char *value)
+static int parse_limit(struct settings *s, const char *value)
 {
     struct err_ctx err;
     err_clear(&err);
     if (limits_set(&s->limits, value, &err) == ERR_OK)
-        return true;
+        return 0;
     fprintf(stderr, "loadstoned: %s\n", err.detail);
-    return false;
+    return EXIT_USAGE;
 }
 
 /* An option with its value; 0 when it is taken. */
 static int parse_option(struct settings *s, const char *name, const char *value)
 {
-    bool ok = true;
+    if (strcmp(name, "--threads") == 0)
+        return parse_threads(name, value, &s->threads);
+    if (strcmp(name, "--build-threads") == 0)
+        return parse_threads(name, value, &s->build_threads);
+    if (strcmp(name, "--log-level") == 0)
+        return parse_log_level(name, value);
+    if (strcmp(name, "--limit") == 0)
+        return parse_limit(s, value);
     if (strcmp(name, "--data") == 0)
         s->data = value;
     else if (strcmp(name, "--listen") == 0)
         s->listen = value;
     else if (strcmp(name, "--port-file") == 0)
         s->port_file = value;
-    else if (strcmp(name, "--threads") == 0)
-        ok = parse_threads(value, &s->threads);
-    else if (strcmp(name, "--build-threads") == 0)
-        ok = parse_threads(value, &s->build_threads);
-    else if (strcmp(name, "--log-level") == 0)
-        ok = parse_log_level(value);
-    else if (strcmp(name, "--limit") == 0)
-        return parse_limit(s, value) ? 0 : EXIT_USAGE;
     else
         return usage_error("unknown option '%s'", name);
-    return ok ? 0 : usage_error("'%s' is not a value that its option takes", value);
+    return 0;
 }
 
+static bool is_help(const char *arg)
+{
+    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
+/* "--name value" or "--name=value". */
 static int parse_serve(int argc, char **argv, struct settings *s)
 {
     *s = (struct settings){.program = argv[0], .listen = "127.0.0.1:7700"};
     limits_init(&s->limits);
     for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--allow-remote") == 0) {
+        const char *arg = argv[i], *equals = strchr(arg, '=');
+        char name[64];
+        if (is_help(arg)) {
+            s->help = true;
+            return 0;
+        }
+        if (strcmp(arg, "--allow-remote") == 0) {
             s->allow_remote = true;
             continue;
         }
-        if (strncmp(argv[i], "--", 2) != 0)
-            return usage_error("unexpected argument '%s'", argv[i]);
-        if (i + 1 == argc)
-            return usage_error("option '%s' is unknown or lacks its value", argv[i]);
-        int status = parse_option(s, argv[i], argv[i + 1]);
+        if (strncmp(arg, "--", 2) != 0)
+            return usage_error("unexpected argument '%s'", arg);
+        if (!equals && i + 1 == argc)
+            return usage_error("option '%s' is unknown or lacks its value", arg);
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(arg, "="), arg);
+        int status = parse_option(s, name, equals ? equals + 1 : argv[++i]);
         if (status)
             return status;
-        i++;
     }
     return s->data ? 0 : usage_error("%s is missing", "--data DIR");
 }
@@ -299,6 +320,10 @@ static int serve(int argc, char **argv)
     int status = parse_serve(argc, argv, &s);
     if (status)
         return status;
+    if (s.help) {
+        fputs(usage, stdout);
+        return EXIT_SUCCESS;
+    }
     err_clear(&err);
     if (start(&s, &d, &err) != ERR_OK) {
         fprintf(stderr, "loadstoned: %s\n", err.detail);
@@ -324,7 +349,7 @@ int main(int argc, char **argv)
         printf("loadstoned %s (commit %s)\n", version_number(), version_commit());
         return EXIT_SUCCESS;
     }
-    if (strcmp(command, "--help") == 0) {
+    if (is_help(command) || strcmp(command, "help") == 0) {
         fputs(usage, stdout);
         return EXIT_SUCCESS;
     }

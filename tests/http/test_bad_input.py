@@ -65,7 +65,8 @@ def row(key="new", **cells):
 )
 def test_unknown_collection_is_404_and_named(client, method, rest, body):
     response = client.request(method, f"/v1/collections/nowhere{rest}", body)
-    problem(response, 404, "nowhere")
+    hint = [] if method == "DELETE" else ["create it with PUT /v1/collections/nowhere"]
+    problem(response, 404, "nowhere", *hint)
 
 
 def test_unknown_collection_is_told_after_a_large_body_too(client):

@@ -3,6 +3,7 @@ goes on."""
 
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -100,6 +101,31 @@ def test_bad_limit_flags_are_refused_at_the_start(scratch, flag):
     result = run("serve", "--data", scratch / "unused", "--listen", "127.0.0.1:0", "--limit", flag)
     assert result.returncode in (1, 2), result
     assert "limit" in result.stderr
+
+
+def test_unfinished_uploads_leave_room_for_small_bodies(start_daemon):
+    """Three quarters of the buffers are for large bodies, the rest is for those up to 1 MiB."""
+    client = start_daemon(args=["--limit", f"buffer_bytes_max={16 << 20}"]).client
+    c = Collection(client, "c").create(key="int64", vector={"dim": 4, "metric": "l2"})
+    row = {"key": 1, "vector": [1, 2, 3, 4]}
+    piece = np.ones((4, 4), np.float32).tobytes()
+    head = request_head(
+        "POST", f"{c.path}/rows?first_key=9", Content_Type=OCTETS, Content_Length=len(piece) << 20
+    )
+    silent = [RawExchange(client).send(head + piece) for _ in range(6)]
+    deadline = time.monotonic() + 10
+    while (refused := c.send_rows(iter([piece]), OCTETS, first_key=9)).status != 429:
+        assert time.monotonic() < deadline, refused
+        time.sleep(0.02)
+    problem(refused, 429, "large bodies", "buffer_bytes_max")
+    c.load([row])
+    assert c.keys_of(vector=row["vector"], k=1) == [[1]]
+    assert c.load(piece, OCTETS, first_key=2)["rows"] == 4
+    for exchange in silent:
+        exchange.socket.close()
+    while c.send_rows(iter([piece]), OCTETS, first_key=9).status == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_silent_connections_are_closed(start_daemon):

@@ -36,8 +36,13 @@ def test_version_names_version_and_commit():
     assert re.match(r"loadstoned? \S+", result.stdout), result.stdout
 
 
-def test_help_names_the_commands():
-    result = run("--help")
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["-h"], ["help"], ["serve", "--help"], ["serve", "-h"], ["serve", "--data=x", "-h"]],
+    ids=" ".join,
+)
+def test_help_names_the_commands(args):
+    result = run(*args)
     assert result.returncode == 0
     assert "serve" in result.stdout and "--data" in result.stdout and "--listen" in result.stdout
 
@@ -50,11 +55,22 @@ def test_help_names_the_commands():
         (["serve"], "--data"),
         (["serve", "--data"], "--data"),
         (["serve", "--colour", "red", "--data", "x"], "--colour"),
+        (["serve", "--colour=red", "--data=x"], "--colour"),
+        (["serve", "--data=x", "--threads", "0"], "--threads takes a whole number from 1 to 1024"),
+        (["serve", "--data=x", "--build-threads=2.5"], "--build-threads takes a whole number"),
+        (["serve", "--data=x", "--log-level=loud"], "--log-level takes debug, info, warn or error"),
     ],
     ids=str,
 )
 def test_wrong_usage_ends_with_status_2(args, word):
     one_sentence(run(*args), 2, word)
+
+
+def test_options_are_taken_with_an_equals_sign(scratch):
+    """Every value is read: the last one, a foreign address, is what the start fails for."""
+    values = [f"--data={scratch / 'unused'}", "--threads=2", "--build-threads=1", "--limit=k_max=7"]
+    rest = [f"--port-file={scratch / 'unused.port'}", "--log-level=warn", "--listen=0.0.0.0:0"]
+    one_sentence(run("serve", *values, *rest), 1, "--allow-remote")
 
 
 @pytest.mark.parametrize(
