@@ -17,10 +17,11 @@ enum err service_reserve(struct service *s, uint64_t held, uint64_t n, struct er
     uint64_t max = s->limits.buffer_bytes_max;
     if (!small)
         max -= max / 4;
-    uint64_t before = atomic_fetch_add(&s->buffer_bytes, n);
-    if (before + n <= max)
-        return ERR_OK;
-    atomic_fetch_sub(&s->buffer_bytes, n);
+    uint64_t before = atomic_load(&s->buffer_bytes);
+    while (before + n <= max) {
+        if (atomic_compare_exchange_weak(&s->buffer_bytes, &before, before + n))
+            return ERR_OK;
+    }
     return err_set(ctx, ERR_BUSY,
                    "too many%s bodies are arriving at once (%sbuffer_bytes_max, %llu bytes): try "
                    "again in a moment",
