@@ -58,14 +58,14 @@ def _read_u8bin(path):
 
 def digits(nbase, nquery):
     """Vectors, labels and queries: MNIST where it lies beside the checkout, else a synthetic
-    stand-in of the same shape (ten clusters of bytes, 784 wide)."""
+    stand-in of the same shape (ten overlapping clusters of bytes, 784 wide)."""
     if (MNIST_DIR / "base.u8bin.gz").exists():
         base = _read_u8bin(MNIST_DIR / "base.u8bin.gz")[:nbase]
         labels = np.frombuffer((MNIST_DIR / "base.labels.u8").read_bytes(), np.uint8)[:nbase]
         return base, labels, _read_u8bin(MNIST_DIR / "query.u8bin.gz")[:nquery]
     rng = np.random.default_rng(784)
     # strokes have far fewer degrees of freedom than pixels: 12 directions a digit
-    centres, axes = rng.uniform(0, 255, (10, 784)), rng.standard_normal((10, 12, 784)) * 30
+    centres, axes = rng.uniform(90, 165, (10, 784)), rng.standard_normal((10, 12, 784)) * 20
     labels = rng.integers(10, size=nbase + nquery).astype(np.uint8)
     points = centres[labels]
     for digit in range(10):
