@@ -78,7 +78,10 @@ static enum err read_vector(struct reading *a, struct err_ctx *ctx)
     return search_check_query(schema, query, a->ask->nq - 1, ctx);
 }
 
-static enum err read_vectors(struct reading *a, struct err_ctx *ctx)
+/* The items of an array, one query each; an error names the item. */
+static enum err read_each(struct reading *a, const char *name,
+                          enum err (*read)(struct reading *a, struct err_ctx *ctx),
+                          struct err_ctx *ctx)
 {
     bool more;
     RETURN_NOT_OK(json_array(&a->r->json, ctx));
@@ -87,12 +90,17 @@ static enum err read_vectors(struct reading *a, struct err_ctx *ctx)
         if (!more)
             return ERR_OK;
         int64_t row = (int64_t)a->ask->nq;
-        enum err e = read_vector(a, ctx);
+        enum err e = read(a, ctx);
         if (e != ERR_OK) {
-            problem_place(ctx, row, "vectors", 7);
+            problem_place(ctx, row, name, strlen(name));
             return e;
         }
     }
+}
+
+static enum err read_vectors(struct reading *a, struct err_ctx *ctx)
+{
+    return read_each(a, "vectors", read_vector, ctx);
 }
 
 /* ---- keys ---- */
@@ -143,19 +151,7 @@ static enum err read_key(struct reading *a, struct err_ctx *ctx)
 
 static enum err read_keys(struct reading *a, struct err_ctx *ctx)
 {
-    bool more;
-    RETURN_NOT_OK(json_array(&a->r->json, ctx));
-    for (;;) {
-        RETURN_NOT_OK(json_next_item(&a->r->json, &more, ctx));
-        if (!more)
-            return ERR_OK;
-        int64_t row = (int64_t)a->ask->nq;
-        enum err e = read_key(a, ctx);
-        if (e != ERR_OK) {
-            problem_place(ctx, row, "keys", 4);
-            return e;
-        }
-    }
+    return read_each(a, "keys", read_key, ctx);
 }
 
 /* ---- settings ---- */

@@ -80,7 +80,7 @@ extern const struct io_ops IO_POSIX_OPS;
 uint8_t *lane_buffers_new(unsigned nbuffers);
 void lane_buffers_free(uint8_t *buffers, unsigned nbuffers);
 
-/* The sentence of a failed operation: "cannot VERB PATH: reason". ENOENT becomes ERR_NOT_FOUND and
+/* The sentence of a failed operation: "cannot VERB PATH: reason". ENOENT is ERR_IO like most,
  * EEXIST ERR_CONFLICT. `result` is the negative errno. */
 enum err io_failed(struct err_ctx *ctx, int result, const char *verb, const char *path);
 

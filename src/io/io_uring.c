@@ -123,7 +123,7 @@ static int lane_new(struct uring *u, struct uring_lane **out)
     }
     lane->registered = register_buffers(lane);
     if (!lane->registered && !atomic_exchange(&u->unregistered, true))
-        log_info("write buffers are not registered with io_uring, which costs a little speed; "
+        log_info("write buffers are not registered with io_uring; "
                  "raise the limit on locked memory (ulimit -l) to register them");
     *out = lane;
     return 0;

@@ -15,53 +15,11 @@
 #include <xxhash.h>
 
 #include "base/clock.h"
-#include "io/io.h"
-#include "temp_dir.h"
+#include "io_fixture.h"
 
 enum { KIB = 1024, MIB = 1024 * 1024, DATA_BYTES = 40 * MIB + 1 };
 
-static struct temp_dir dir;
-static struct io *io;
-static struct err_ctx ctx;
 static uint8_t *data; /* DATA_BYTES of noise */
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        if ((call) != ERR_OK)                                                                      \
-            fail_msg("%s: %s", #call, ctx.detail);                                                 \
-    } while (0)
-
-static const char *path_of(const char *name)
-{
-    return temp_path(&dir, name);
-}
-
-static int set_up(enum io_backend which)
-{
-    err_clear(&ctx);
-    return temp_dir_new(&dir) != 0 || io_new(which, &io, &ctx) != ERR_OK;
-}
-
-/* Where io_uring is not allowed this is posix again, and the log says so. */
-static int with_uring(void **state)
-{
-    (void)state;
-    return set_up(IO_AUTO);
-}
-
-static int with_posix(void **state)
-{
-    (void)state;
-    return set_up(IO_POSIX);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    io_free(io);
-    temp_dir_remove(&dir);
-    return 0;
-}
 
 static int make_data(void **state)
 {
@@ -308,7 +266,7 @@ static int write_with_little_locked_memory(void)
     int log = open(path_of("log"), O_CREAT | O_EXCL | O_WRONLY, 0600);
     if (!lock_little_memory() || dup2(log, STDERR_FILENO) < 0)
         return 1;
-    if (io_new(IO_URING, &own, NULL) != ERR_OK ||
+    if (io_new(IO_AUTO, &own, NULL) != ERR_OK ||
         io_stream_open(own, path_of("s"), 0, &s, NULL) != ERR_OK ||
         io_stream_put(s, data, 30 * MIB + 3, NULL) != ERR_OK || io_stream_finish(s, NULL) != ERR_OK)
         return 2;
@@ -317,13 +275,13 @@ static int write_with_little_locked_memory(void)
     return 0;
 }
 
+/* Little locked memory, or no io_uring at all: the bytes arrive whole, and the log says what is
+ * done instead. */
 static void test_streams_work_without_registered_buffers(void **state)
 {
     (void)state;
     int status;
     char line[512] = "";
-    if (strcmp(io_backend_name(io), "io_uring") != 0)
-        skip();
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0)
@@ -337,7 +295,9 @@ static void test_streams_work_without_registered_buffers(void **state)
     assert_non_null(log);
     assert_non_null(fgets(line, sizeof(line), log));
     fclose(log);
-    assert_non_null(strstr(line, "write buffers are not registered with io_uring"));
+    bool ring = strcmp(io_backend_name(io), "io_uring") == 0;
+    assert_non_null(strstr(line, ring ? "write buffers are not registered with io_uring"
+                                      : "writing with posix calls instead"));
 }
 
 #define ON_BOTH(test)                                                                              \
