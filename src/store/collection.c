@@ -241,7 +241,7 @@ static struct snapshot *empty_snapshot(struct schema *schema, uint64_t version)
     return s;
 }
 
-static void note_segment_id(struct collection *c, uint64_t id)
+void collection_note_segment_id(struct collection *c, uint64_t id)
 {
     if (id >= atomic_load(&c->next_segment_id))
         atomic_store(&c->next_segment_id, id + 1);
@@ -254,10 +254,9 @@ static enum err open_ref(struct collection *c, const struct segment_ref *ref, st
     segment_file_path(c, "segments", ref->id, path, sizeof path);
     RETURN_NOT_OK(segment_open(path, c->id, out, ctx));
     struct segment *s = *out;
-    note_segment_id(c, ref->id);
+    collection_note_segment_id(c, ref->id);
     s->base_version = ref->base_version;
-    if (s->id == ref->id && s->rows == ref->rows && s->schema->key == c->head->schema->key &&
-        s->schema->dim == c->head->schema->dim)
+    if (s->id == ref->id && s->rows == ref->rows && schema_extends(c->head->schema, s->schema))
         return ERR_OK;
     segment_release(s);
     return err_set(ctx, ERR_CORRUPT, "%s: the file is not the segment that the log refers to",
@@ -420,7 +419,7 @@ static enum err switch_tail(struct collection *c, uint64_t id, struct err_ctx *c
     RETURN_NOT_OK(tail_new(id, c->head->schema, &tail, ctx));
     segment_release(c->tail);
     c->tail = tail;
-    note_segment_id(c, id);
+    collection_note_segment_id(c, id);
     return ERR_OK;
 }
 
@@ -458,6 +457,8 @@ static enum err replay_record(void *arg, const void *record, size_t n, struct er
     struct collection *c = arg;
     if (!c->head)
         return replay_create(c, record, n, ctx);
+    if (n && *(const uint8_t *)record == RECORD_ALTER)
+        return replay_alter(c, record, n, ctx);
     return replay_commit(c, record, n, ctx);
 }
 

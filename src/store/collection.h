@@ -5,6 +5,9 @@
  *                     index/     <id>.ann        (written by index/, named by segment)
  *                     staging/   open loads
  *
+ * Rows are read under the snapshot's schema; a segment may have been written under an older one,
+ * whose features are the first of it, and reads as null in the others.
+ *
  * Writers: prepare outside, resolve and enqueue a log record under the commit lock, wait for the
  * group's sync, then publish. Readers: collection_snapshot inside an epoch section. */
 #ifndef LOADSTONE_STORE_COLLECTION_H
@@ -31,6 +34,15 @@ bool collection_dropped(const struct collection *c);
 /* Writes the tail into a segment file now if it has rows, then a checkpoint. Called by the
  * maintenance thread and at shutdown; safe beside loads. */
 WARN_UNUSED enum err collection_seal(struct collection *c, struct err_ctx *ctx);
+
+/* Changes the schema: `next`, made by schema_copy of the newest snapshot's schema and sealed, has
+ * the same features first and maybe more behind them, and its own index and retention settings.
+ * Durable when it returns; makes no version: the newest one is read with the new schema, open loads
+ * go on under theirs. No change is no error. ERR_CONFLICT when the schema was changed meanwhile;
+ * the newest snapshot has that change then, so a copy of its schema can be tried next. The caller
+ * keeps its reference. */
+WARN_UNUSED enum err collection_alter(struct collection *c, struct schema *next,
+                                      struct err_ctx *ctx);
 
 /* NULL while writes are taken; else the reason why the collection is read-only. */
 const char *collection_read_only(const struct collection *c);

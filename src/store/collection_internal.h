@@ -1,6 +1,6 @@
 /* What the files of the collection share: collection.c (life), commit.c (resolving),
- * plan.c (versions), load.c (gathering), seal.c (tail to file, checkpoints). Nobody else includes
- * this.
+ * plan.c (versions), alter.c (schemas), load.c (gathering), seal.c (tail to file, checkpoints).
+ * Nobody else includes this.
  *
  *   commit lock:  head, tail, wal order, publication   (held briefly; never while waiting for a
  * sync of one's own record) seal lock:    one sealing at a time                (taken before the
@@ -74,6 +74,8 @@ void collection_publish(struct collection *c, struct snapshot *s);
 void collection_set_read_only(struct collection *c, const char *reason);
 /* With the commit lock: ERR_UNAVAILABLE / ERR_NOT_FOUND when writes are not taken. */
 WARN_UNUSED enum err collection_check_writable(struct collection *c, struct err_ctx *ctx);
+/* The id is in use: the next one is behind it. */
+void collection_note_segment_id(struct collection *c, uint64_t id);
 void segment_file_path(const struct collection *c, const char *folder, uint64_t id, char *out,
                        size_t cap);
 
@@ -90,6 +92,11 @@ WARN_UNUSED enum err plan_commit(struct collection *c, const void *record, size_
 /* With the commit lock; cannot fail: appends the inline rows and makes plan->next the head. */
 void plan_apply(struct collection *c, struct plan *p);
 void plan_deinit(struct plan *p);
+
+/* ---- alter.c ---- */
+
+WARN_UNUSED enum err replay_alter(struct collection *c, const void *record, size_t n,
+                                  struct err_ctx *ctx);
 
 /* ---- commit.c ---- */
 
@@ -136,7 +143,9 @@ WARN_UNUSED enum err collection_commit(struct collection *c, const struct commit
 bool collection_wants_seal(struct collection *c);
 /* With the commit lock: waits while the tail is over its hard limit. */
 WARN_UNUSED enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx);
-/* A copy of head with segment `old` replaced by `file`, which has the same rows. */
+/* The same while the tails that wait to become files are over it: before one more is closed. */
+WARN_UNUSED enum err collection_wait_to_close_tail(struct collection *c, struct err_ctx *ctx);
+/* A copy with segment `old` (NULL for none) replaced by `file`, which has the same rows. */
 struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment *old,
                                   struct segment *file);
 

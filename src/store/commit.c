@@ -150,30 +150,30 @@ static bool may_overlap(const struct snapshot *s, const struct segment *seg)
     return false;
 }
 
-/* The row that a staged row was completed from is no longer the live one: build it anew from what
- * is live now, put it into the tail and let the staged one be dead from birth. */
-static enum err refresh_partial(struct resolve *rv, size_t index, const struct partial *p,
-                                const uint8_t *present, bool found, struct row_ref ref,
-                                struct err_ctx *ctx)
+/* A staged row lacks cells of the row that is live now: build it anew from that, put it into the
+ * tail and let the staged one be dead from birth. `present` are the cells that the body gave; NULL
+ * = all that the load's schema knows. */
+static enum err refresh_row(struct resolve *rv, size_t index, uint32_t row, const uint8_t *present,
+                            bool found, struct row_ref ref, struct err_ctx *ctx)
 {
     const struct staged *st = &rv->in->staged[index];
-    const struct schema *s = rv->in->schema;
+    uint32_t known = rv->in->schema->nfeatures;
     if (rv->rec.ninline >= INLINE_ROWS_MAX || rv->inline_rows.len >= INLINE_BYTES_MAX)
         return err_set(ctx, ERR_CONFLICT,
                        "too many rows with absent fields were changed by other commits while this "
                        "load ran; send it again");
-    row_from_segment(&rv->row, st->segment, p->row);
+    row_from_segment(&rv->row, st->segment, row);
     digest_sub(&rv->rec.meta.digest, row_digest(&rv->row.row));
     rv->rec.meta.live_rows--;
     rv->rec.meta.live_vectors -= rv->row.row.vector != NULL;
     const struct segment *src = found ? rv->base->views[ref.view].segment : NULL;
-    row_builder_refill(&rv->row, present, src, found ? ref.row : 0);
-    if (!(present[s->nfeatures >> 3] >> (s->nfeatures & 7) & 1))
+    row_builder_refill(&rv->row, present, known, src, found ? ref.row : 0);
+    if (present && !(present[known >> 3] >> (known & 7) & 1))
         rv->row.row.vector = src ? segment_vector(src, ref.row) : NULL;
     roaring_bitmap_t *dead = dead_of(rv, rv->base->nviews + index);
     if (dead)
-        roaring_bitmap_add(dead, p->row);
-    put_inline(rv, st->first_ordinal + p->row);
+        roaring_bitmap_add(dead, row);
+    put_inline(rv, st->first_ordinal + row);
     return ERR_OK;
 }
 
@@ -186,19 +186,38 @@ struct staged_walk {
     size_t nlosers, next_loser;
 };
 
-static enum err check_partial(struct resolve *rv, struct staged_walk *w, uint32_t row, bool found,
-                              struct row_ref ref, struct err_ctx *ctx)
+/* The note of a row that was completed from an older one, or NULL. */
+static const struct partial *partial_of(struct staged_walk *w, uint32_t row)
 {
     while (w->next_partial < w->npartials && w->partials[w->next_partial].row < row)
         w->next_partial++;
     if (w->next_partial == w->npartials || w->partials[w->next_partial].row != row)
-        return ERR_OK;
-    const struct partial *p = &w->partials[w->next_partial];
+        return NULL;
+    return &w->partials[w->next_partial];
+}
+
+/* True when a live row has cells of features that came after the load's schema. */
+static bool has_later_cells(const struct resolve *rv, struct row_ref ref)
+{
+    size_t len;
+    for (uint32_t f = rv->in->schema->nfeatures; f < rv->base->schema->nfeatures; f++) {
+        if (segment_cell(rv->base->views[ref.view].segment, ref.row, f, &len))
+            return true;
+    }
+    return false;
+}
+
+static enum err check_complete(struct resolve *rv, struct staged_walk *w, uint32_t row, bool found,
+                               struct row_ref ref, struct err_ctx *ctx)
+{
+    const struct partial *p = partial_of(w, row);
     uint64_t id = found ? rv->base->views[ref.view].segment->id : 0;
-    if (p->src_id == id && (!found || p->src_row == ref.row))
+    bool stale = p && (p->src_id != id || (found && p->src_row != ref.row));
+    if (!stale && !(found && has_later_cells(rv, ref)))
         return ERR_OK;
-    const uint8_t *present = w->st->present.data + w->next_partial * present_bytes(rv->in->schema);
-    return refresh_partial(rv, w->index, p, present, found, ref, ctx);
+    const uint8_t *present =
+        p ? w->st->present.data + w->next_partial * present_bytes(rv->in->schema) : NULL;
+    return refresh_row(rv, w->index, row, present, found, ref, ctx);
 }
 
 static enum err resolve_staged_row(struct resolve *rv, struct staged_walk *w, uint32_t row,
@@ -214,7 +233,7 @@ static enum err resolve_staged_row(struct resolve *rv, struct staged_walk *w, ui
     bool found = find_key(rv->base, &key, &ref);
     if (found && rv->in->opts.mode == LOAD_APPEND)
         return key_exists(rv->in->schema, &key, w->st->first_ordinal + row, ctx);
-    RETURN_NOT_OK(check_partial(rv, w, row, found, ref, ctx));
+    RETURN_NOT_OK(check_complete(rv, w, row, found, ref, ctx));
     if (found)
         kill_base_row(rv, ref);
     *(found ? &rv->rec.meta.updated : &rv->rec.meta.inserted) += 1;

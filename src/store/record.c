@@ -170,6 +170,22 @@ enum err create_record_decode(const void *record, size_t n, struct schema **sche
     return schema_decode(&c, schema, ctx);
 }
 
+void alter_record_encode(const struct schema *s, uint64_t tail_id, struct buf *out)
+{
+    buf_put_u8(out, RECORD_ALTER);
+    buf_put_u64(out, tail_id);
+    schema_encode(s, out);
+}
+
+enum err alter_record_decode(const void *record, size_t n, struct schema **schema,
+                             uint64_t *tail_id, struct err_ctx *ctx)
+{
+    struct cursor c = cursor_over(record, n);
+    ASSERT(cursor_u8(&c) == RECORD_ALTER);
+    *tail_id = cursor_u64(&c);
+    return schema_decode(&c, schema, ctx);
+}
+
 void checkpoint_deinit(struct checkpoint *c)
 {
     schema_release(c->schema);

@@ -1,8 +1,9 @@
 /* What stands in the log and in checkpoints, as structs.
  *
  * A commit record says everything its version changed: the rows of a small commit themselves, the
- * sealed segments of a large one, and which rows of which segments died. A checkpoint is the whole
- * manifest of one version. Both hold references to segments by id; neither holds pointers.
+ * sealed segments of a large one, and which rows of which segments died. An alter record gives the
+ * schema of what follows it. A checkpoint is the whole manifest of one version. Both hold
+ * references to segments by id; neither holds pointers.
  *
  * Decoding borrows from the bytes and checks bounds; what the ids mean is the caller's to check. */
 #ifndef LOADSTONE_STORE_RECORD_H
@@ -10,7 +11,7 @@
 
 #include "store/snapshot.h"
 
-enum record_type { RECORD_CREATE = 1, RECORD_COMMIT = 2 };
+enum record_type { RECORD_CREATE = 1, RECORD_COMMIT = 2, RECORD_ALTER = 3 };
 
 struct commit_meta {
     uint64_t version;
@@ -63,6 +64,11 @@ WARN_UNUSED enum err commit_record_decode(const void *record, size_t n, struct c
 void create_record_encode(const struct schema *s, uint64_t base_version, struct buf *out);
 WARN_UNUSED enum err create_record_decode(const void *record, size_t n, struct schema **schema,
                                           uint64_t *base_version, struct err_ctx *ctx);
+
+/* `tail_id`: the tail that inline rows go to from here on. */
+void alter_record_encode(const struct schema *s, uint64_t tail_id, struct buf *out);
+WARN_UNUSED enum err alter_record_decode(const void *record, size_t n, struct schema **schema,
+                                         uint64_t *tail_id, struct err_ctx *ctx);
 
 /* The manifest of a version whose rows all lie in file segments. */
 struct checkpoint {

@@ -79,7 +79,8 @@ void row_from_batch(struct row_builder *rb, const struct batch *b, size_t i,
     batch_row_key(b, i, r);
     clear_cells(rb);
     for (uint32_t f = 0; f < s->nfeatures; f++) {
-        switch (column_state(&b->features[f], i)) {
+        bool known = f < b->schema->nfeatures;
+        switch (known ? column_state(&b->features[f], i) : CELL_ABSENT) {
         case CELL_VALUE:
             set_batch_cell(rb, f, &b->features[f], i);
             break;
@@ -124,11 +125,11 @@ static void clear_cell(struct row_builder *rb, uint32_t i)
         rb->var[f->var_index] = (struct cell){"", 0};
 }
 
-void row_builder_refill(struct row_builder *rb, const uint8_t *present, const struct segment *old,
-                        uint32_t old_row)
+void row_builder_refill(struct row_builder *rb, const uint8_t *present, uint32_t known,
+                        const struct segment *old, uint32_t old_row)
 {
     for (uint32_t i = 0; i < rb->row.schema->nfeatures; i++) {
-        if (present[i >> 3] >> (i & 7) & 1)
+        if (i < known && (!present || present[i >> 3] >> (i & 7) & 1))
             continue;
         clear_cell(rb, i);
         if (old)

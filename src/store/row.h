@@ -36,16 +36,18 @@ WARN_UNUSED enum err row_builder_init(struct row_builder *rb, const struct schem
 void row_builder_deinit(struct row_builder *rb);
 
 /* Row i of a batch; absent cells become those of `old_row` of `old`, or null when `old` is NULL.
- * True in *partial when a cell was absent. */
+ * True in *partial when a cell was absent. Features that the batch's schema does not know, an older
+ * one than the builder's, are absent. */
 void row_from_batch(struct row_builder *rb, const struct batch *b, size_t i,
                     const struct segment *old, uint32_t old_row, bool *partial);
 
 /* A stored row under the builder's schema (features that the segment does not know are null). */
 void row_from_segment(struct row_builder *rb, const struct segment *s, uint32_t row);
 
-/* Replaces the cells whose bit in `present` is clear by those of `old` (null when it is NULL). */
-void row_builder_refill(struct row_builder *rb, const uint8_t *present, const struct segment *old,
-                        uint32_t old_row);
+/* Replaces cells by those of `old` (null when it is NULL): those whose bit in `present` is clear
+ * (NULL = all are set), and those of features from `known` on, which `present` has no bits for. */
+void row_builder_refill(struct row_builder *rb, const uint8_t *present, uint32_t known,
+                        const struct segment *old, uint32_t old_row);
 
 /* Only the key of a row. */
 void batch_row_key(const struct batch *b, size_t i, struct row *out);

@@ -194,6 +194,41 @@ enum err schema_seal(struct schema *s, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+/* NULL for no names; *failed when memory is out. */
+static void *copy_array(const void *from, size_t n, size_t size, bool *failed)
+{
+    void *to = n ? malloc(n * size) : NULL;
+    *failed |= n && !to;
+    if (to)
+        memcpy(to, from, n * size);
+    return to;
+}
+
+enum err schema_copy(const struct schema *s, struct schema **out, struct err_ctx *ctx)
+{
+    struct schema *copy;
+    RETURN_NOT_OK(schema_new(s->key, s->dim, s->metric, &copy, ctx));
+    bool failed = false;
+    copy->features = copy_array(s->features, s->nfeatures, sizeof *s->features, &failed);
+    copy->partition_by =
+        copy_array(s->partition_by, s->npartition, sizeof *s->partition_by, &failed);
+    copy->join_keys = copy_array(s->join_keys, s->njoin, sizeof *s->join_keys, &failed);
+    if (failed) {
+        schema_release(copy);
+        return err_no_memory(ctx, s->nfeatures * sizeof *s->features);
+    }
+    copy->nfeatures = s->nfeatures;
+    copy->npartition = s->npartition;
+    copy->njoin = s->njoin;
+    copy->event_time = s->event_time;
+    copy->created_time = s->created_time;
+    copy->index = s->index;
+    copy->retention = s->retention;
+    copy->revision = s->revision + 1;
+    *out = copy;
+    return ERR_OK;
+}
+
 struct schema *schema_acquire(struct schema *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
@@ -228,6 +263,28 @@ bool schema_equal(const struct schema *a, const struct schema *b)
     buf_deinit(&x);
     buf_deinit(&y);
     return equal;
+}
+
+static bool same_names(char (*a)[NAME_MAX_BYTES + 1], uint32_t na, char (*b)[NAME_MAX_BYTES + 1],
+                       uint32_t nb)
+{
+    bool same = na == nb;
+    for (uint32_t i = 0; same && i < na; i++)
+        same = strcmp(a[i], b[i]) == 0;
+    return same;
+}
+
+bool schema_extends(const struct schema *s, const struct schema *base)
+{
+    bool ok = s->key == base->key && s->dim == base->dim && s->metric == base->metric &&
+              s->event_time == base->event_time && s->created_time == base->created_time &&
+              s->nfeatures >= base->nfeatures &&
+              same_names(s->partition_by, s->npartition, base->partition_by, base->npartition) &&
+              same_names(s->join_keys, s->njoin, base->join_keys, base->njoin);
+    for (uint32_t i = 0; ok && i < base->nfeatures; i++)
+        ok = s->features[i].type == base->features[i].type &&
+             strcmp(s->features[i].name, base->features[i].name) == 0;
+    return ok;
 }
 
 static void encode_names(char (*names)[NAME_MAX_BYTES + 1], uint32_t n, struct buf *out)

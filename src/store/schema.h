@@ -71,6 +71,7 @@ struct schema {
     int32_t event_time, created_time; /* feature index or -1 */
     struct index_settings index;
     struct retention retention;
+    uint32_t revision; /* alterations since the collection was opened; not stored */
 };
 
 /* "float32[]" and so on; NULL for an unknown name. */
@@ -95,6 +96,9 @@ WARN_UNUSED enum err schema_add_feature(struct schema *s, const char *name, enum
 /* Checks the settings and lays out the strip; the schema is immutable from here. */
 WARN_UNUSED enum err schema_seal(struct schema *s, struct err_ctx *ctx);
 
+/* A copy to alter while building: features may be added, settings changed; then seal it. */
+WARN_UNUSED enum err schema_copy(const struct schema *s, struct schema **out, struct err_ctx *ctx);
+
 struct schema *schema_acquire(struct schema *s);
 void schema_release(struct schema *s); /* NULL is allowed */
 
@@ -102,6 +106,9 @@ void schema_release(struct schema *s); /* NULL is allowed */
 int schema_find(const struct schema *s, const char *name, size_t len);
 /* The same after defaults: features by name and order. */
 bool schema_equal(const struct schema *a, const struct schema *b);
+/* True when rows of `base` are rows of `s`: all but the settings is the same, and `s` may have more
+ * features behind those of `base`. */
+bool schema_extends(const struct schema *s, const struct schema *base);
 
 void schema_encode(const struct schema *s, struct buf *out);
 WARN_UNUSED enum err schema_decode(struct cursor *c, struct schema **out, struct err_ctx *ctx);

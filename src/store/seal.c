@@ -9,6 +9,7 @@
  * A crash or an error between any two steps leaves the older checkpoint and all logs since, which
  * rebuild the tails in memory; the next sealing goes on where this one stopped. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -126,16 +127,31 @@ static enum err swap_in(struct collection *c, const struct segment *tail, struct
     return e;
 }
 
-/* A tail in head that takes no more rows; referenced. */
-static struct segment *next_closed_tail(struct collection *c)
+/* With the commit lock: a tail in head, from view `*at` on, that takes no more rows; or NULL. */
+static struct segment *closed_tail(const struct collection *c, uint32_t *at)
 {
-    struct segment *found = NULL;
-    pthread_mutex_lock(&c->commit_lock);
-    for (uint32_t i = 0; i < c->head->nviews && !found; i++) {
-        struct segment *s = c->head->views[i].segment;
+    for (; *at < c->head->nviews; ++*at) {
+        struct segment *s = c->head->views[*at].segment;
         if (s->tail && s != c->tail)
-            found = segment_acquire(s);
+            return s;
     }
+    return NULL;
+}
+
+static bool has_closed_tail(const struct collection *c)
+{
+    uint32_t at = 0;
+    return closed_tail(c, &at) != NULL;
+}
+
+/* Referenced. */
+static struct segment *take_closed_tail(struct collection *c)
+{
+    uint32_t at = 0;
+    pthread_mutex_lock(&c->commit_lock);
+    struct segment *found = closed_tail(c, &at);
+    if (found)
+        segment_acquire(found);
     pthread_mutex_unlock(&c->commit_lock);
     return found;
 }
@@ -143,7 +159,7 @@ static struct segment *next_closed_tail(struct collection *c)
 static enum err seal_closed_tails(struct collection *c, struct err_ctx *ctx)
 {
     struct segment *tail, *file;
-    while ((tail = next_closed_tail(c))) {
+    while ((tail = take_closed_tail(c))) {
         enum err e = write_tail_file(c, tail, &file, ctx);
         if (e == ERR_OK) {
             e = swap_in(c, tail, file, ctx);
@@ -183,9 +199,12 @@ static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+/* A tail closed by an alteration is worth it too; one closed by a rotation whose checkpoint is
+ * still to be written is not. */
 static bool worth_rotating(struct collection *c)
 {
-    return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT;
+    return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT ||
+           (!c->rotated && has_closed_tail(c));
 }
 
 /* ---- checkpoint ---- */
@@ -315,25 +334,54 @@ bool collection_wants_seal(struct collection *c)
                           rows >= IDLE_ROWS_MIN && rows >= c->head->rows / IDLE_SHARE;
     bool wants = rows >= TAIL_ROWS_SOFT || tail_bytes(c->tail) >= TAIL_BYTES_SOFT ||
                  wal_bytes(c->wal) >= LOG_BYTES_SOFT || (idle && worth_indexing) ||
-                 c->seal_error[0];
+                 has_closed_tail(c) || c->seal_error[0];
     pthread_mutex_unlock(&c->commit_lock);
     return wants && !collection_dropped(c) && !collection_read_only(c);
 }
 
-static bool over_hard_limit(const struct collection *c)
+struct waiting {
+    uint64_t rows, bytes;
+};
+
+static struct waiting in_tail(const struct collection *c)
 {
-    return tail_rows(c->tail) >= TAIL_ROWS_HARD || tail_bytes(c->tail) >= TAIL_BYTES_HARD;
+    return (struct waiting){tail_rows(c->tail), tail_bytes(c->tail)};
+}
+
+static struct waiting in_closed_tails(const struct collection *c)
+{
+    struct waiting sum = {0};
+    const struct segment *s;
+    for (uint32_t at = 0; (s = closed_tail(c, &at)); at++) {
+        sum.rows += tail_rows(s);
+        sum.bytes += tail_bytes(s);
+    }
+    return sum;
+}
+
+static enum err wait_below(struct collection *c,
+                           struct waiting (*measure)(const struct collection *),
+                           struct err_ctx *ctx)
+{
+    struct timespec until = clock_after_ms(ROOM_WAIT_MS);
+    for (int rc = 0;; rc = pthread_cond_timedwait(&c->sealed, &c->commit_lock, &until)) {
+        struct waiting now = measure(c);
+        if (now.rows < TAIL_ROWS_HARD && now.bytes < TAIL_BYTES_HARD)
+            return ERR_OK;
+        if (rc)
+            return err_set(ctx, c->seal_error[0] ? ERR_NO_SPACE : ERR_BUSY,
+                           "%" PRIu64 " rows wait to be written to a segment file%s%s; try again "
+                           "soon",
+                           now.rows, c->seal_error[0] ? ": " : "", c->seal_error);
+    }
 }
 
 enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx)
 {
-    struct timespec until = clock_after_ms(ROOM_WAIT_MS);
-    int rc = 0;
-    while (over_hard_limit(c) && rc == 0)
-        rc = pthread_cond_timedwait(&c->sealed, &c->commit_lock, &until);
-    if (!over_hard_limit(c))
-        return ERR_OK;
-    return err_set(ctx, c->seal_error[0] ? ERR_NO_SPACE : ERR_BUSY,
-                   "%u rows wait to be written to a segment file%s%s; try again soon",
-                   tail_rows(c->tail), c->seal_error[0] ? ": " : "", c->seal_error);
+    return wait_below(c, in_tail, ctx);
+}
+
+enum err collection_wait_to_close_tail(struct collection *c, struct err_ctx *ctx)
+{
+    return wait_below(c, in_closed_tails, ctx);
 }

@@ -136,6 +136,24 @@ static inline void put_row(struct fixture *f, struct batch *b, int64_t key, int6
     OK(batch_set(b, NAME, text, strlen(text), &f->ctx));
 }
 
+/* Adds a feature to the schema that the newest version has. */
+static inline enum err try_alter(struct collection *c, const char *name, enum feature_type type,
+                                 struct err_ctx *ctx)
+{
+    struct schema *next;
+    epoch_enter();
+    enum err e = schema_copy(collection_snapshot(c)->schema, &next, ctx);
+    epoch_leave();
+    RETURN_NOT_OK(e);
+    e = schema_add_feature(next, name, type, ctx);
+    if (e == ERR_OK)
+        e = schema_seal(next, ctx);
+    if (e == ERR_OK)
+        e = collection_alter(c, next, ctx);
+    schema_release(next);
+    return e;
+}
+
 static inline bool find_ref(const struct snapshot *s, int64_t key, struct row_ref *ref)
 {
     char text[64];

@@ -1,7 +1,8 @@
 /* Fault sweep: the Nth call at the io seam fails, for N = 1, 2, 3 ... until a run needs fewer
  * calls; once, and from then on for good; with an I/O error after half a write, and with a full
  * disk. After each run the directory is opened again without faults: every acknowledged commit is
- * there whole, every other one whole or not at all, and nothing is quarantined. */
+ * there whole, every other one whole or not at all, the same goes for features that were added, and
+ * nothing is quarantined. */
 #include "store_fixture.h"
 
 #include <errno.h>
@@ -193,9 +194,18 @@ static struct io *sweep_new(struct io *inner)
 
 struct outcome {
     bool created, loaded[LOADS], deleted;
+    bool grown[2]; /* by feature "grown0", "grown1" */
 };
 
-static enum err try_load(struct fixture *f, struct collection *c, int64_t from, int64_t n)
+/* The first feature comes while a large load is open, the other between two loads. */
+static enum err grow(struct fixture *f, struct collection *c, int which)
+{
+    return try_alter(c, which ? "grown1" : "grown0", which ? FEATURE_STRING : FEATURE_INT64,
+                     &f->ctx);
+}
+
+static enum err try_load(struct fixture *f, struct collection *c, int64_t from, int64_t n,
+                         bool *grown)
 {
     struct load_options o = {.mode = LOAD_UPSERT, .expected_version = -1};
     struct load *l;
@@ -207,6 +217,8 @@ static enum err try_load(struct fixture *f, struct collection *c, int64_t from, 
         put_row(f, b, key, key);
     if (e == ERR_OK)
         e = load_add(l, b, &f->ctx);
+    if (grown)
+        *grown = grow(f, c, 0) == ERR_OK;
     if (e == ERR_OK)
         e = load_commit(l, &r, &f->ctx);
     batch_free(b);
@@ -248,11 +260,14 @@ static void run_loads(struct fixture *f, struct collection *c, struct outcome *o
 {
     static const int64_t sizes[LOADS] = {SMALL, LARGE, SMALL, SMALL};
     for (int i = 0; i < LOADS; i++) {
-        o->loaded[i] = try_load(f, c, (int64_t)i * STEP, sizes[i]) == ERR_OK;
+        o->loaded[i] =
+            try_load(f, c, (int64_t)i * STEP, sizes[i], i == 1 ? &o->grown[0] : NULL) == ERR_OK;
         if (i == 1 || i == 2)
             (void)!collection_seal(c, &f->ctx);
-        if (i == 2)
+        if (i == 2) {
             o->deleted = try_delete(f, c, 0, GONE) == ERR_OK;
+            o->grown[1] = grow(f, c, 1) == ERR_OK;
+        }
     }
 }
 
@@ -288,6 +303,18 @@ static int64_t count_keys(struct collection *c, int64_t from, int64_t n)
     return found;
 }
 
+static void check_features(struct collection *c, const struct outcome *o, unsigned at)
+{
+    epoch_enter();
+    const struct schema *s = collection_snapshot(c)->schema;
+    bool there[2] = {schema_find(s, "grown0", 6) >= 0, schema_find(s, "grown1", 6) >= 0};
+    uint32_t n = s->nfeatures;
+    epoch_leave();
+    if ((o->grown[0] && !there[0]) || (o->grown[1] && !there[1]))
+        fail_msg("call %u: a feature that was added is gone", at);
+    assert_int_equal(n, 4 + there[0] + there[1]);
+}
+
 static void check(struct fixture *f, const struct outcome *o, unsigned at)
 {
     static const int64_t sizes[LOADS] = {SMALL, LARGE, SMALL, SMALL};
@@ -307,7 +334,8 @@ static void check(struct fixture *f, const struct outcome *o, unsigned at)
         int64_t n = count_keys(c, 0, GONE);
         if (o->deleted ? n != 0 : n != 0 && n != GONE)
             fail_msg("call %u: %lld of the deleted rows are there", at, (long long)n);
-        OK(try_load(f, c, 9 * STEP, SMALL)); /* and it takes writes again */
+        check_features(c, o, at);
+        OK(try_load(f, c, 9 * STEP, SMALL, NULL)); /* and it takes writes again */
     }
     catalog_close(f->cat);
 }
