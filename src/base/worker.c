@@ -11,11 +11,13 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/metrics.h"
 
 struct job {
     void (*fn)(void *);
     void *arg;
+    uint64_t queued_us;
 };
 
 struct worker_pool {
@@ -25,7 +27,9 @@ struct worker_pool {
     struct job *jobs;
     size_t queue_max, head, count;
     bool closing;
-    unsigned nthreads;
+    unsigned nthreads, running;
+    const struct metric_family *wait; /* NULL: not measured */
+    unsigned wait_series;
     pthread_t threads[];
 };
 
@@ -40,9 +44,19 @@ static bool take_job(struct worker_pool *p, struct job *out)
         *out = p->jobs[p->head];
         p->head = (p->head + 1) % p->queue_max;
         p->count--;
+        p->running++;
     }
     pthread_mutex_unlock(&p->lock);
+    if (got && p->wait)
+        metric_observe_us(p->wait, p->wait_series, clock_mono_us() - out->queued_us);
     return got;
+}
+
+static void job_done(struct worker_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->running--;
+    pthread_mutex_unlock(&p->lock);
 }
 
 static void *worker_main(void *arg)
@@ -50,8 +64,10 @@ static void *worker_main(void *arg)
     struct worker_pool *p = arg;
     struct job job;
     pthread_setname_np(pthread_self(), p->name);
-    while (take_job(p, &job))
+    while (take_job(p, &job)) {
         job.fn(job.arg);
+        job_done(p);
+    }
     return NULL;
 }
 
@@ -116,7 +132,7 @@ enum err worker_pool_submit(struct worker_pool *p, void (*fn)(void *), void *arg
         e = err_set(ctx, ERR_BUSY, "the %s queue is full (%zu jobs wait); try again in a moment",
                     p->name, p->count);
     } else {
-        p->jobs[(p->head + p->count) % p->queue_max] = (struct job){fn, arg};
+        p->jobs[(p->head + p->count) % p->queue_max] = (struct job){fn, arg, clock_mono_us()};
         p->count++;
         pthread_cond_signal(&p->changed);
     }
@@ -138,4 +154,19 @@ void worker_pool_free(struct worker_pool *p)
     pthread_mutex_destroy(&p->lock);
     free(p->jobs);
     free(p);
+}
+
+void worker_pool_measure(struct worker_pool *p, const struct metric_family *wait, unsigned series)
+{
+    ASSERT(series < wait->nseries);
+    p->wait = wait;
+    p->wait_series = series;
+}
+
+void worker_pool_stats(struct worker_pool *p, size_t *queued, unsigned *running)
+{
+    pthread_mutex_lock(&p->lock);
+    *queued = p->count;
+    *running = p->running;
+    pthread_mutex_unlock(&p->lock);
 }

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+struct metric_family;
 struct worker_pool;
 
 /* Starts `nthreads` threads named `name`; at most `queue_max` jobs wait. */
@@ -14,5 +15,10 @@ WARN_UNUSED enum err worker_pool_submit(struct worker_pool *p, void (*fn)(void *
                                         struct err_ctx *ctx);
 /* Runs what is queued, joins the threads, frees the pool. NULL is allowed. */
 void worker_pool_free(struct worker_pool *p);
+
+/* Before the first job: how long jobs wait in the queue goes into `series` of a histogram. */
+void worker_pool_measure(struct worker_pool *p, const struct metric_family *wait, unsigned series);
+/* Jobs that wait, and jobs that run. */
+void worker_pool_stats(struct worker_pool *p, size_t *queued, unsigned *running);
 
 #endif
