@@ -16,6 +16,7 @@
  * shutdown. */
 #include "api/dispatch.h"
 
+#include "api/http_metrics.h"
 #include "api/request.h"
 #include "api/upload.h"
 #include "base/clock.h"
@@ -41,11 +42,13 @@ void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
 {
     struct dispatcher *d = arg;
     struct request *r = *state;
-    (void)why;
     if (!r)
         return;
+    uint64_t now_us = clock_mono_us();
+    bool answered = r->phase == REQUEST_DONE && why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
     *state = NULL;
-    connection_request_done(d->watch, connection_of(conn), clock_mono_us());
+    connection_request_done(d->watch, connection_of(conn), now_us);
+    http_metrics_count(r, answered, now_us);
     if (r->upload)
         upload_close(r->upload);
     request_free(r);

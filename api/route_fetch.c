@@ -11,6 +11,12 @@
 #include "api/number.h"
 #include "api/problem.h"
 #include "api/row_json.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+
+METRIC_HISTOGRAM(fetch_time, "loadstone_fetch_duration_seconds",
+                 "Time of a fetch inside the daemon: from the request line to the answer made.")
+METRIC_COUNTER(fetch_keys, "loadstone_fetch_keys_total", "Keys of fetches answered.")
 
 enum { NOT_FOUND = UINT32_MAX };
 
@@ -176,6 +182,12 @@ static enum err put_columns(struct request *r, const struct snapshot *s, bool wi
     return ERR_OK;
 }
 
+static void count_fetch(const struct request *r, size_t keys)
+{
+    metric_observe_us(&fetch_time, 0, clock_mono_us() - r->started_us);
+    metric_add(&fetch_keys, 0, keys);
+}
+
 static enum err fetch_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
 {
     struct fetch_ask a = {0};
@@ -187,7 +199,9 @@ static enum err fetch_in(struct request *r, const struct snapshot *s, struct err
     RETURN_NOT_OK(read_body(r, s, &a, ctx));
     if (request_defers(r, columns_cost_us(s->schema, &r->columns, a.with_vectors, key_count(r))))
         return ERR_OK;
-    return put_columns(r, s, a.with_vectors, ctx);
+    RETURN_NOT_OK(put_columns(r, s, a.with_vectors, ctx));
+    count_fetch(r, key_count(r));
+    return ERR_OK;
 }
 
 enum err fetch_features(struct request *r, struct err_ctx *ctx)
@@ -251,6 +265,7 @@ static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct
         row_put_vector(&r->out, s, ref);
     }
     json_put_raw(&r->out, "}\n");
+    count_fetch(r, 1);
     return request_check_out(r, ctx);
 }
 

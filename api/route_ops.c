@@ -14,7 +14,7 @@ enum err ops_root(struct request *r, struct err_ctx *ctx)
     buf_printf(&r->out,
                "{\"name\":\"loadstone\",\"version\":\"%s\",\"commit\":\"%s\",\"look\":{"
                "\"collections\":\"/v1/collections\",\"limits\":\"/v1/limits\","
-               "\"health\":\"/healthz\",\"readiness\":\"/readyz\"}}\n",
+               "\"health\":\"/healthz\",\"readiness\":\"/readyz\",\"metrics\":\"/metrics\"}}\n",
                version_number(), version_commit());
     return ERR_OK;
 }

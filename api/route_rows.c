@@ -12,7 +12,12 @@
 #include "api/problem.h"
 #include "api/row_json.h"
 #include "api/upload.h"
+#include "base/clock.h"
 #include "base/epoch.h"
+#include "base/metrics.h"
+
+METRIC_HISTOGRAM(load_time, "loadstone_load_duration_seconds",
+                 "Time of a committed load: from the request line to the answer made.")
 
 enum { MESSAGE_BYTES_MAX = 4096 };
 
@@ -132,6 +137,7 @@ enum err rows_answer(struct request *r, struct err_ctx *ctx)
     struct commit_result result;
     RETURN_NOT_OK(upload_result(r->upload, &result, ctx));
     write_result(r, &result);
+    metric_observe_us(&load_time, 0, clock_mono_us() - r->started_us);
     return ERR_OK;
 }
 

@@ -17,6 +17,11 @@
 #include "api/json_writer.h"
 #include "api/search_body.h"
 #include "base/clock.h"
+#include "base/metrics.h"
+
+METRIC_HISTOGRAM(search_time, "loadstone_search_duration_seconds",
+                 "Time of a search inside the daemon: from the request line to the answer made.")
+METRIC_COUNTER(search_queries, "loadstone_search_queries_total", "Queries of searches answered.")
 
 enum { BLOCK_HITS = 8192, HIT_JSON_BYTES_MIN = 22, HIT_OCTETS = 12 };
 
@@ -191,9 +196,11 @@ static enum err search_in(struct request *r, const struct snapshot *s, struct er
         cost_us += search_cost_us(s, a.nq, &a.params);
     if (request_defers(r, cost_us))
         return ERR_OK;
-    if (r->media_out == MEDIA_OCTETS)
-        return answer_octets(r, s, &a, ctx);
-    return answer_json(r, s, &a, ctx);
+    RETURN_NOT_OK(r->media_out == MEDIA_OCTETS ? answer_octets(r, s, &a, ctx)
+                                               : answer_json(r, s, &a, ctx));
+    metric_observe_us(&search_time, 0, clock_mono_us() - r->started_us);
+    metric_add(&search_queries, 0, a.nq);
+    return ERR_OK;
 }
 
 enum err search(struct request *r, struct err_ctx *ctx)

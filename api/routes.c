@@ -77,6 +77,7 @@ const struct route api_routes[] = {
     {.method = "GET", .path = "v1/limits", .params = "", .offers = MEDIA_JSON, .run = ops_limits},
     {.method = "GET", .path = "healthz", .params = "", .offers = MEDIA_JSON, .run = ops_health},
     {.method = "GET", .path = "readyz", .params = "", .offers = MEDIA_JSON, .run = ops_ready},
+    {.method = "GET", .path = "metrics", .params = "", .blocking = true, .run = ops_metrics},
     {.method = "GET", .path = "", .params = "", .offers = MEDIA_JSON, .run = ops_root},
     {0},
 };

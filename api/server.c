@@ -24,12 +24,21 @@
 #include "api/upload.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 enum {
     CONNECTION_POOL_BYTES = 64 * 1024,
     WRITERS = 32,
     STOP_POLL_US = 2000,
 };
+
+static void pool_labels(unsigned series, struct buf *out)
+{
+    metrics_put_label(out, "pool", series ? "reader" : "writer");
+}
+
+METRIC_HISTOGRAMS(queue_wait, "loadstone_worker_queue_wait_seconds",
+                  "Time that jobs waited for a worker.", 2, pool_labels)
 
 struct server {
     struct service service;
@@ -78,6 +87,7 @@ static enum err start_daemon(struct server *s, unsigned threads, struct err_ctx 
     if (!s->daemon)
         return err_set(ctx, ERR_INTERNAL,
                        "the HTTP library did not start: look for limits on threads and open files");
+    atomic_store(&s->service.daemon, s->daemon);
     return ERR_OK;
 }
 
@@ -87,6 +97,8 @@ static enum err start_workers(struct server *s, struct err_ctx *ctx)
     const struct limits *l = &v->limits;
     RETURN_NOT_OK(worker_pool_new("writer", WRITERS, l->queue_max, &v->writers, ctx));
     RETURN_NOT_OK(worker_pool_new("reader", core_count(), l->queue_max, &v->readers, ctx));
+    worker_pool_measure(v->writers, &queue_wait, 0);
+    worker_pool_measure(v->readers, &queue_wait, 1);
     return connection_watch_new(l->header_timeout_s, l->idle_timeout_s, &s->dispatcher.watch, ctx);
 }
 
@@ -109,6 +121,8 @@ enum err server_start(const struct server_options *o, struct server **out, struc
     s->service.limits = o->limits;
     s->service.catalog = o->catalog;
     s->service.indexer = o->indexer;
+    s->service.io_backend = o->io_backend;
+    s->service.started_wall_us = clock_wall_us();
     s->dispatcher.service = &s->service;
     enum err e = listener_open(o->listen, o->allow_remote, &s->listener, ctx);
     if (e == ERR_OK)

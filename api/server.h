@@ -15,6 +15,7 @@ struct server_options {
     struct limits limits;
     struct catalog *catalog; /* both borrowed, must outlive the server */
     struct indexer *indexer;
+    const char *io_backend; /* its name, for /metrics */
 };
 
 /* ERR_INVALID for an address that is none or is not local; ERR_CONFLICT when the port is in use. */

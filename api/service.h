@@ -21,7 +21,10 @@ struct service {
     atomic_uint running;               /* requests between head and completion */
     atomic_uint suspended;             /* connections that wait for a worker */
     atomic_bool draining;              /* finish what runs; keep no connection alive */
-    atomic_bool closed;                /* take nothing more */
+    struct MHD_Daemon *_Atomic daemon; /* NULL until it runs */
+    const char *io_backend;            /* how files are written, for /metrics */
+    int64_t started_wall_us;
+    atomic_bool closed; /* take nothing more */
 };
 
 /* Counts `n` more bytes of a body that holds `held` against buffer_bytes_max, of which a body over

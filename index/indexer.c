@@ -29,10 +29,16 @@
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "index/ann_file.h"
 #include "index/build_child.h"
 #include "index/kernels.h"
 #include "index/search_internal.h"
+
+METRIC_HISTOGRAM(build_time, "loadstone_index_build_duration_seconds",
+                 "Time to build the index of one segment.")
+METRIC_COUNTER(build_failures, "loadstone_index_build_failures_total",
+               "Index builds that failed: their segments are scanned exactly.")
 
 enum { ROWS_MIN_DEFAULT = 1000, AUTO_BYTES = 8 << 20, WARM_BYTES = 32 << 20 };
 
@@ -220,6 +226,7 @@ static void note_failure(struct indexer *ix, const struct job *j, const char *te
 {
     log_error("index of %s, segment %016llx: %s", collection_name(j->collection),
               (unsigned long long)j->segment->id, text);
+    metric_add(&build_failures, 0, 1);
     pthread_mutex_lock(&ix->lock);
     struct failure **f = find_failure(ix, collection_id(j->collection));
     if (!*f && (*f = calloc(1, sizeof(**f))))
@@ -386,6 +393,7 @@ static bool run_build(struct indexer *ix, const struct job *j)
         return false;
     }
     forget_failure(ix, j);
+    metric_observe_us(&build_time, 0, clock_mono_us() - start_us);
     log_info("index of %s, segment %016llx: hnsw over %u vectors built in %.1f s",
              collection_name(j->collection), (unsigned long long)j->segment->id, j->vectors,
              (double)(clock_mono_us() - start_us) / 1e6);

@@ -281,6 +281,7 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
         .limits = s->limits,
         .catalog = d->catalog,
         .indexer = d->indexer,
+        .io_backend = io_backend_name(d->io),
     };
     RETURN_NOT_OK(server_start(&o, &d->server, ctx));
     return write_port_file(d, s->port_file, ctx);

@@ -16,6 +16,12 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/metrics.h"
+
+METRIC_HISTOGRAM(commit_time, "loadstone_commit_duration_seconds",
+                 "Time of a commit: resolving keys, writing the log, publishing.")
+METRIC_COUNTER(rows_loaded, "loadstone_rows_loaded_total", "Rows in committed loads.")
+METRIC_COUNTER(rows_deleted, "loadstone_rows_deleted_total", "Rows that deletions removed.")
 
 /* ---- resolving ---- */
 
@@ -430,9 +436,18 @@ static void announce_staged(struct collection *c, const struct commit_input *in)
         c->hooks->segment_added(c->hooks->arg, c, in->staged[i].segment);
 }
 
+static void count_commit(const struct commit_meta *m, uint64_t since_us)
+{
+    metric_observe_us(&commit_time, 0, clock_mono_us() - since_us);
+    metric_add(&rows_deleted, 0, m->deleted);
+    if (m->mode != LOAD_DELETE)
+        metric_add(&rows_loaded, 0, m->rows);
+}
+
 enum err collection_commit(struct collection *c, const struct commit_input *in,
                            struct commit_result *out, struct err_ctx *ctx)
 {
+    uint64_t since_us = clock_mono_us();
     struct commit_meta meta = {0};
     struct snapshot *next = NULL;
     uint64_t ticket = 0;
@@ -453,6 +468,7 @@ enum err collection_commit(struct collection *c, const struct commit_input *in,
     snapshot_release(next);
     if (e != ERR_OK)
         return err_set(ctx, e, "%s", why.detail);
+    count_commit(&meta, since_us);
     announce_staged(c, in);
     *out = (struct commit_result){
         .version = meta.version,

@@ -15,8 +15,14 @@
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "store/collection_internal.h"
 #include "store/segment_writer.h"
+
+METRIC_HISTOGRAM(seal_time, "loadstone_seal_duration_seconds",
+                 "Time to write a tail as a segment file and the checkpoint after it.")
+METRIC_COUNTER(seal_failures, "loadstone_seal_failures_total",
+               "Sealings that failed; each is tried again.")
 
 enum {
     LOG_BYTES_SOFT = 64 << 20,
@@ -315,8 +321,11 @@ enum err collection_seal(struct collection *c, struct err_ctx *ctx)
     struct err_ctx why;
     err_clear(&why);
     pthread_mutex_lock(&c->seal_lock);
+    uint64_t since_us = clock_mono_us();
     enum err e = collection_dropped(c) ? ERR_OK : seal_locked(c, &why);
+    metric_observe_us(&seal_time, 0, clock_mono_us() - since_us);
     pthread_mutex_unlock(&c->seal_lock);
+    metric_add(&seal_failures, 0, e != ERR_OK);
 
     pthread_mutex_lock(&c->commit_lock);
     snprintf(c->seal_error, sizeof c->seal_error, "%s", e == ERR_OK ? "" : why.detail);

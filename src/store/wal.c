@@ -19,7 +19,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 enum {
     FILE_HEADER_BYTES = 4096,
@@ -28,6 +30,10 @@ enum {
     PREALLOCATE_MAX = 8 << 20,
     GROUP_BYTES_MAX = 1 << 30,
 };
+
+METRIC_HISTOGRAM(sync_time, "loadstone_log_sync_duration_seconds",
+                 "Time to write one group of commits to a log and make it durable.")
+METRIC_COUNTER(records_total, "loadstone_log_records_total", "Commits written to logs.")
 
 #define WAL_MAGIC "LSTNLOG\x1a"
 #define GROUP_MAGIC 0x50554f52474e5453ull
@@ -250,7 +256,10 @@ static void lead(struct wal *w)
 
     struct err_ctx ctx;
     err_clear(&ctx);
+    uint64_t since_us = clock_mono_us();
     enum err e = write_group(w, records, &ctx);
+    metric_observe_us(&sync_time, 0, clock_mono_us() - since_us);
+    metric_add(&records_total, 0, records);
 
     pthread_mutex_lock(&w->lock);
     w->busy = false;
