@@ -1,7 +1,7 @@
-/* Collections: create, list, describe, drop, index state.
+/* Collections: create, list, describe, alter, drop, index state.
  *
- * Threads: create and drop wait for the disk and run on a writer; the rest reads one snapshot
- * inside an epoch section. Failure: the store's sentence. */
+ * Threads: create, alter and drop wait for the disk and run on a writer; the rest reads one
+ * snapshot inside an epoch section. Failure: the store's sentence. */
 #include "api/routes.h"
 
 #include "api/json_writer.h"
@@ -129,6 +129,61 @@ enum err collection_create(struct request *r, struct err_ctx *ctx)
     RETURN_NOT_OK(e);
     r->status = created ? MHD_HTTP_CREATED : MHD_HTTP_OK;
     return collection_describe(r, ctx);
+}
+
+/* ---- altering ---- */
+
+enum { ALTER_TRIES_MAX = 16 };
+
+/* Derives a schema from the current one and the request's body. */
+typedef enum err (*schema_patch)(const void *text, size_t n, const struct schema *current,
+                                 struct schema **out, struct err_ctx *ctx);
+
+static enum err patch_once(struct request *r, struct collection *c, schema_patch patch, bool *lost,
+                           struct err_ctx *ctx)
+{
+    struct schema *next;
+    epoch_enter();
+    enum err e = patch(r->body.data, r->body.len, collection_snapshot(c)->schema, &next, ctx);
+    epoch_leave();
+    RETURN_NOT_OK(e);
+    e = collection_alter(c, next, ctx);
+    *lost = e == ERR_CONFLICT;
+    schema_release(next);
+    return e;
+}
+
+/* A patch that lost against another one is applied to what that one left. */
+static enum err patch_schema(struct request *r, struct collection *c, schema_patch patch,
+                             struct err_ctx *ctx)
+{
+    enum err e = ERR_OK;
+    bool lost = true;
+    for (int i = 0; i < ALTER_TRIES_MAX && lost; i++) {
+        err_clear(ctx);
+        lost = false;
+        e = patch_once(r, c, patch, &lost, ctx);
+    }
+    return e;
+}
+
+static enum err hold_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
+{
+    epoch_enter();
+    enum err e = request_collection(r, out, ctx);
+    if (e == ERR_OK)
+        collection_acquire(*out);
+    epoch_leave();
+    return e;
+}
+
+enum err collection_patch(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    enum err e = patch_schema(r, c, schema_patch_json, ctx);
+    collection_release(c);
+    return e == ERR_OK ? collection_describe(r, ctx) : e;
 }
 
 enum err collection_drop(struct request *r, struct err_ctx *ctx)

@@ -24,9 +24,10 @@ struct draft {
     enum metric metric;
     struct index_settings index;
     struct retention retention;
-    bool has_key, has_index, has_retention;
-    uint32_t fields_seen;
+    bool has_key, has_kind;
     struct json_slice features, join_keys;
+    const char *field;            /* being read */
+    const struct schema *patched; /* PATCH: what is altered; else NULL */
 };
 
 /* An object's fields by name, each with its reader; the index of the name is its bit in the mask
@@ -36,10 +37,19 @@ struct field {
     enum err (*read)(struct json_reader *r, struct draft *d, struct err_ctx *ctx);
 };
 
+static enum err refuse_change(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+{
+    (void)r;
+    return err_set(ctx, ERR_UNPROCESSABLE,
+                   "'%s' cannot be changed: create another collection with it and load the rows "
+                   "there",
+                   d->field);
+}
+
 static void list_names(const struct field *fields, char *out, size_t cap)
 {
     size_t len = 0;
-    for (; fields->name && len < cap; fields++)
+    for (; fields->name && fields->read != refuse_change && len < cap; fields++)
         len += (size_t)snprintf(out + len, cap - len, "%s%s", len ? ", " : "", fields->name);
 }
 
@@ -65,6 +75,7 @@ static enum err read_field(struct json_reader *r, struct draft *d, struct json_s
             return err_set_at(ctx, ERR_INVALID, -1, fields[i].name, "field '%s' comes twice in %s",
                               fields[i].name, what);
         *seen |= 1u << i;
+        d->field = fields[i].name;
         enum err e = fields[i].read(r, d, ctx);
         if (e != ERR_OK)
             problem_place(ctx, -1, fields[i].name, strlen(fields[i].name));
@@ -152,7 +163,8 @@ static enum err read_kind(struct json_reader *r, struct draft *d, struct err_ctx
 {
     char word[32];
     RETURN_NOT_OK(read_word(r, word, ctx));
-    if (index_kind_parse(word, &d->index.kind) && d->index.kind != INDEX_IVF)
+    d->has_kind = index_kind_parse(word, &d->index.kind) && d->index.kind != INDEX_IVF;
+    if (d->has_kind)
         return ERR_OK;
     return err_set(ctx, ERR_UNPROCESSABLE,
                    "index kind '%s' is not available in this build: take auto, hnsw or flat", word);
@@ -258,8 +270,23 @@ static const struct field schema_fields[] = {
     {0},
 };
 
-static enum err add_feature(struct json_reader *r, struct schema *s, struct json_slice name,
-                            struct err_ctx *ctx)
+/* A patch may name a feature that is there already, once and with its type. */
+static enum err put_feature(const struct draft *d, struct schema *s, const char *name,
+                            enum feature_type type, struct err_ctx *ctx)
+{
+    int at = d->patched ? schema_find(d->patched, name, strlen(name)) : -1;
+    if (at < 0)
+        return schema_add_feature(s, name, type, ctx);
+    enum feature_type there = d->patched->features[at].type;
+    if (there == type)
+        return ERR_OK;
+    return err_set_at(ctx, ERR_CONFLICT, -1, name,
+                      "feature '%s' is there already with type %s; add one with another name", name,
+                      feature_type_name(there));
+}
+
+static enum err add_feature(struct json_reader *r, const struct draft *d, struct schema *s,
+                            struct json_slice name, struct err_ctx *ctx)
 {
     char feature[NAME_MAX_BYTES + 2], word[32];
     enum feature_type type;
@@ -280,10 +307,11 @@ static enum err add_feature(struct json_reader *r, struct schema *s, struct json
                           "float32, float64, string, bytes, timestamp, float32[], int64[] or "
                           "string[]",
                           feature, word);
-    return schema_add_feature(s, feature, type, ctx);
+    return put_feature(d, s, feature, type, ctx);
 }
 
-static enum err add_features(struct json_reader *r, struct schema *s, struct err_ctx *ctx)
+static enum err add_features(struct json_reader *r, const struct draft *d, struct schema *s,
+                             struct err_ctx *ctx)
 {
     struct json_slice name;
     bool more, null;
@@ -295,7 +323,7 @@ static enum err add_features(struct json_reader *r, struct schema *s, struct err
         RETURN_NOT_OK(json_next_field(r, &name, &more, ctx));
         if (!more)
             return ERR_OK;
-        RETURN_NOT_OK(add_feature(r, s, name, ctx));
+        RETURN_NOT_OK(add_feature(r, d, s, name, ctx));
     }
 }
 
@@ -318,9 +346,11 @@ static enum err add_join_key(struct json_reader *r, struct schema *s, struct err
     return ERR_OK;
 }
 
-static enum err add_join_keys(struct json_reader *r, struct schema *s, struct err_ctx *ctx)
+static enum err add_join_keys(struct json_reader *r, const struct draft *d, struct schema *s,
+                              struct err_ctx *ctx)
 {
     bool more, null;
+    (void)d;
     RETURN_NOT_OK(skip_null(r, &null, ctx));
     if (null)
         return ERR_OK;
@@ -333,17 +363,19 @@ static enum err add_join_keys(struct json_reader *r, struct schema *s, struct er
     }
 }
 
-typedef enum err (*slice_reader)(struct json_reader *r, struct schema *s, struct err_ctx *ctx);
+typedef enum err (*slice_reader)(struct json_reader *r, const struct draft *d, struct schema *s,
+                                 struct err_ctx *ctx);
 
 /* Reads a value that the first walk has stepped over. */
-static enum err read_later(const char *body, struct json_slice text, const char *field,
-                           struct schema *s, slice_reader read, struct err_ctx *ctx)
+static enum err read_later(const char *body, const struct draft *d, struct json_slice text,
+                           const char *field, struct schema *s, slice_reader read,
+                           struct err_ctx *ctx)
 {
     struct json_reader r;
     if (!text.data)
         return ERR_OK;
     json_init(&r, text.data, text.len, (uint64_t)(text.data - body));
-    enum err e = read(&r, s, ctx);
+    enum err e = read(&r, d, s, ctx);
     json_deinit(&r);
     if (e != ERR_OK)
         problem_place(ctx, -1, field, strlen(field));
@@ -352,8 +384,6 @@ static enum err read_later(const char *body, struct json_slice text, const char 
 
 static enum err read_draft(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    d->index = (struct index_settings){.kind = INDEX_AUTO};
-    d->retention = (struct retention){RETENTION_UNSET, RETENTION_UNSET};
     RETURN_NOT_OK(read_object(r, d, "the schema", schema_fields, ctx));
     RETURN_NOT_OK(json_end(r, ctx));
     if (!d->has_key)
@@ -364,7 +394,8 @@ static enum err read_draft(struct json_reader *r, struct draft *d, struct err_ct
 
 static void apply_settings(const struct draft *d, struct schema *s)
 {
-    s->index.kind = d->index.kind;
+    if (d->has_kind)
+        s->index.kind = d->index.kind;
     if (d->index.m)
         s->index.m = d->index.m;
     if (d->index.ef_construction)
@@ -381,9 +412,9 @@ static enum err build(const char *body, const struct draft *d, struct schema **o
     struct schema *s;
     RETURN_NOT_OK(schema_new(d->key, d->dim, d->metric, &s, ctx));
     apply_settings(d, s);
-    enum err e = read_later(body, d->features, "features", s, add_features, ctx);
+    enum err e = read_later(body, d, d->features, "features", s, add_features, ctx);
     if (e == ERR_OK)
-        e = read_later(body, d->join_keys, "join_keys", s, add_join_keys, ctx);
+        e = read_later(body, d, d->join_keys, "join_keys", s, add_join_keys, ctx);
     if (e == ERR_OK)
         e = schema_seal(s, ctx);
     if (e != ERR_OK) {
@@ -396,7 +427,7 @@ static enum err build(const char *body, const struct draft *d, struct schema **o
 
 enum err schema_read_json(const void *text, size_t n, struct schema **out, struct err_ctx *ctx)
 {
-    struct draft d = {.metric = DIST_COSINE};
+    struct draft d = {.metric = DIST_COSINE, .retention = {RETENTION_UNSET, RETENTION_UNSET}};
     struct json_reader r;
     if (n == 0)
         return err_set(ctx, ERR_INVALID,
@@ -406,6 +437,64 @@ enum err schema_read_json(const void *text, size_t n, struct schema **out, struc
     enum err e = read_draft(&r, &d, ctx);
     json_deinit(&r);
     return e == ERR_OK ? build(text, &d, out, ctx) : e;
+}
+
+/* ---- patches ---- */
+
+static const struct field patch_fields[] = {
+    {"features", read_features},     {"index", read_index},
+    {"retention", read_retention},   {"key", refuse_change},
+    {"vector", refuse_change},       {"join_keys", refuse_change},
+    {"partition_by", refuse_change}, {"event_time", refuse_change},
+    {"created_time", refuse_change}, {0},
+};
+
+static enum err build_patched(const char *body, const struct draft *d, struct schema **out,
+                              struct err_ctx *ctx)
+{
+    struct schema *s;
+    RETURN_NOT_OK(schema_copy(d->patched, &s, ctx));
+    apply_settings(d, s);
+    enum err e = read_later(body, d, d->features, "features", s, add_features, ctx);
+    if (e == ERR_OK)
+        e = schema_seal(s, ctx);
+    if (e != ERR_OK) {
+        schema_release(s);
+        return e;
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+static enum err read_patch(const void *text, size_t n, const char *what, const struct field *fields,
+                           const struct schema *current, struct schema **out, struct err_ctx *ctx)
+{
+    struct draft d = {.retention = {RETENTION_UNSET, RETENTION_UNSET}, .patched = current};
+    struct json_reader r;
+    json_init(&r, text, n, 0);
+    enum err e = read_object(&r, &d, what, fields, ctx);
+    if (e == ERR_OK)
+        e = json_end(&r, ctx);
+    json_deinit(&r);
+    return e == ERR_OK ? build_patched(text, &d, out, ctx) : e;
+}
+
+enum err schema_patch_json(const void *text, size_t n, const struct schema *current,
+                           struct schema **out, struct err_ctx *ctx)
+{
+    if (n == 0)
+        return err_set(ctx, ERR_INVALID,
+                       "the body is empty: send what changes, for example "
+                       "{\"features\":{\"price\":\"float32\"}}");
+    return read_patch(text, n, "the patch", patch_fields, current, out, ctx);
+}
+
+enum err schema_patch_index_json(const void *text, size_t n, const struct schema *current,
+                                 struct schema **out, struct err_ctx *ctx)
+{
+    if (n == 0)
+        return read_patch("{}", 2, "the body", index_fields, current, out, ctx);
+    return read_patch(text, n, "the body", index_fields, current, out, ctx);
 }
 
 /* ---- out ---- */

@@ -86,6 +86,9 @@ class Client:
     def put(self, path, body=None, **kw):
         return self.request("PUT", path, body, **kw)
 
+    def patch(self, path, body=None, **kw):
+        return self.request("PATCH", path, body, **kw)
+
     def delete(self, path, body=None, **kw):
         return self.request("DELETE", path, body, **kw)
 
@@ -132,6 +135,12 @@ class Collection:
     def create(self, status=201, **schema):
         expect(self.client.put(self.path, schema), status)
         return self
+
+    def send_patch(self, **changes):
+        return self.client.patch(self.path, changes)
+
+    def patch(self, **changes):
+        return expect(self.send_patch(**changes))
 
     def describe(self):
         return expect(self.client.get(self.path))
