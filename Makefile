@@ -22,6 +22,8 @@ SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)
 TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_NAMES = $(patsubst $(BUILD)/tests/fuzz/fuzz_%,%,$(FUZZ))
 SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 all: $(BUILD)/loadstoned ## build the daemon: build/loadstoned
@@ -29,7 +31,7 @@ all: $(BUILD)/loadstoned ## build the daemon: build/loadstoned
 demo: all ## load, index and search 60,000 real texts; leaves the service running
 	sh scripts/demo.sh
 
-check: all $(TESTS) ## build and run all quick tests; what CI runs
+check: all $(TESTS) $(FUZZ) ## build and run all quick tests; what CI runs
 	BUILD=$(BUILD) sh scripts/check.sh
 
 asan: ## run the tests under AddressSanitizer and UBSan
@@ -38,8 +40,19 @@ asan: ## run the tests under AddressSanitizer and UBSan
 tsan: ## run the unit tests under ThreadSanitizer
 	$(MAKE) unit BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread $(SANITIZE)"
 
-unit: $(TESTS) ## build and run only the unit tests
+unit: $(TESTS) $(FUZZ) ## build and run only the unit tests
 	BUILD=$(BUILD) sh scripts/check.sh unit
+
+fuzz: ## fuzz every parser; FUZZ_SECONDS=60 each, FUZZ_TARGETS="json log" picks
+	sh scripts/setup.sh fuzz
+	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang CXX=clang++ OPT=-O1 FUZZ_MAIN=-fsanitize=fuzzer \
+		SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr $(SANITIZE)"
+	FUZZ_TARGETS="$(or $(FUZZ_TARGETS),$(FUZZ_NAMES))" sh tests/fuzz/run.sh
+
+fuzz-build: $(FUZZ)
+
+fuzz-seeds: $(BUILD)/tests/fuzz/make_seeds
+	$<
 
 bench: all ## measure bulk load, memory, start-up and FAISS's kernels
 	BUILD=$(BUILD) sh bench/run.sh
@@ -76,6 +89,16 @@ $(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
 	echo "test $<"
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
 
+# A fuzz target: libFuzzer is its main in `make fuzz`, elsewhere the replay of its corpus.
+FUZZ_MAIN ?= tests/fuzz/replay.c -lcmocka
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(OBJ) $(BUILD)/deps-test.ok
+	mkdir -p $(@D)
+	echo "fuzz $<"
+	$(CC) $(CPPFLAGS) -Itests/fuzz -DFUZZ_CORPUS='"tests/fuzz/corpus/$(*:fuzz_%=%)"' $(CFLAGS) \
+		-MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(FUZZ_MAIN) $(LIBS)
+
+$(BUILD)/tests/fuzz/make_seeds: FUZZ_MAIN =
+
 # What the machine lacks is installed once; the stamp is renewed when the list changes.
 $(BUILD)/deps-%.ok: scripts/setup.sh
 	mkdir -p $(@D)
@@ -87,7 +110,7 @@ $(BUILD)/commit: FORCE
 	mkdir -p $(@D)
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
--include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d)
-.PHONY: all demo check asan tsan unit bench lint format clean help FORCE
+-include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d) $(FUZZ:=.d)
+.PHONY: all demo check asan tsan unit fuzz fuzz-build fuzz-seeds bench lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

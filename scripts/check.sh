@@ -2,7 +2,7 @@
 # make check: everything quick. The binaries are built already (make does that).
 #   scripts/check.sh [style] [unit] [http]     all three when none is named
 #   style    format and layers (scripts/lint.sh quick)
-#   unit     every tests/unit/*/test_*.c, one after the other
+#   unit     every tests/unit/*/test_*.c and the corpora of tests/fuzz, one after the other
 #   http     pytest against the real daemon, in a Python environment of its own (build/venv)
 # What the tests need is installed first. All steps run even when one fails; the summary names each.
 # Any failure, or a step that ran no test, ends with status 1.
@@ -77,9 +77,10 @@ run_unit() {
 
 unit_tests() {
     tests=0 bad=0
-    for source in tests/unit/*/test_*.c; do
+    for source in tests/unit/*/test_*.c tests/fuzz/fuzz_*.c; do
         [ -e "$source" ] || continue
-        name=${source#tests/unit/}
+        name=${source#tests/}
+        name=${name#unit/}
         if run_unit "${name%.c}"; then
             tests=$((tests + count))
         else

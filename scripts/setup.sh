@@ -2,6 +2,7 @@
 # Installs with apt-get what this machine lacks for one purpose; nothing when nothing is missing.
 #   sh scripts/setup.sh build    compilers and libraries of the daemon
 #   sh scripts/setup.sh test     and what `make check` runs
+#   sh scripts/setup.sh fuzz     and what `make fuzz` runs
 #   sh scripts/setup.sh lint     and the static analyser
 #   sh scripts/setup.sh demo     build, and what `make demo` runs
 # As root or with sudo, on Debian 12 or what descends from it. Any failure ends with status 1 and
@@ -11,6 +12,7 @@ set -eu
 build="gcc g++ make git libc6-dev libfaiss-dev libopenblas-dev libmicrohttpd-dev
     liburing-dev libroaring-dev libxxhash-dev"
 test="$build libcmocka-dev clang-format python3 python3-venv ca-certificates e2fsprogs"
+fuzz="$test clang libclang-rt-14-dev"
 lint="$build libcmocka-dev clang-format clang-tidy"
 demo="$build python3 python3-numpy libopenblas0 curl"
 
@@ -48,9 +50,10 @@ become_root() {
 case ${1:-} in
 build) wanted=$build ;;
 test) wanted=$test ;;
+fuzz) wanted=$fuzz ;;
 lint) wanted=$lint ;;
 demo) wanted=$demo ;;
-*) die "usage: sh scripts/setup.sh build|test|lint|demo" ;;
+*) die "usage: sh scripts/setup.sh build|test|fuzz|lint|demo" ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -25,6 +25,13 @@ enum io_backend { IO_AUTO, IO_URING, IO_POSIX };
  * with the reason where it is not allowed. `LOADSTONE_IO=uring|posix` is read by main, not here. */
 WARN_UNUSED enum err io_new(enum io_backend which, struct io **out, struct err_ctx *ctx);
 void io_free(struct io *io);
+
+/* A backend that changes nothing: what would be changed is told to `changed` (may be NULL) and
+ * counts as done; new files and streams are refused. For `loadstoned check`. */
+enum io_change { IO_CHANGE_WRITE, IO_CHANGE_UNLINK };
+typedef void (*io_change_fn)(void *arg, enum io_change what, const char *path, uint64_t offset);
+WARN_UNUSED enum err io_new_readonly(io_change_fn changed, void *arg, struct io **out,
+                                     struct err_ctx *ctx);
 const char *io_backend_name(const struct io *io); /* "io_uring" or "posix" */
 
 /* A path that does not exist is ERR_IO, one that must not exist and does ERR_CONFLICT; other

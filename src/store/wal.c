@@ -22,10 +22,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "store/wal_format.h"
 
 enum {
-    FILE_HEADER_BYTES = 4096,
-    GROUP_ALIGN = 64,
     PREALLOCATE_MIN = 256 << 10,
     PREALLOCATE_MAX = 8 << 20,
     GROUP_BYTES_MAX = 1 << 30,
@@ -34,30 +33,6 @@ enum {
 METRIC_HISTOGRAM(sync_time, "loadstone_log_sync_duration_seconds",
                  "Time to write one group of commits to a log and make it durable.")
 METRIC_COUNTER(records_total, "loadstone_log_records_total", "Commits written to logs.")
-
-#define WAL_MAGIC "LSTNLOG\x1a"
-#define GROUP_MAGIC 0x50554f52474e5453ull
-
-struct file_header {
-    char magic[8];
-    uint32_t format_version;
-    uint32_t incompatible_flags;
-    uint8_t collection_id[16];
-    uint64_t number;
-    uint64_t first_group;
-    uint32_t reserved;
-    uint32_t crc;
-};
-
-struct group_header {
-    uint64_t magic;
-    uint8_t collection_id[16];
-    uint64_t group;
-    uint32_t payload; /* bytes behind the header, without the padding */
-    uint32_t records;
-    uint32_t payload_crc;
-    uint32_t crc; /* of the header before it */
-};
 
 struct wal {
     struct io *io;
@@ -116,13 +91,13 @@ void wal_close(struct wal *w)
 /* ---- files ---- */
 
 static void fill_file_header(const struct wal *w, uint64_t number, uint64_t first_group,
-                             uint8_t block[FILE_HEADER_BYTES])
+                             uint8_t block[WAL_HEADER_BYTES])
 {
-    struct file_header h = {
+    struct wal_header h = {
         .magic = WAL_MAGIC, .format_version = 1, .number = number, .first_group = first_group};
     memcpy(h.collection_id, w->collection_id, sizeof h.collection_id);
-    h.crc = crc32c(0, &h, offsetof(struct file_header, crc));
-    memset(block, 0, FILE_HEADER_BYTES);
+    h.crc = crc32c(0, &h, offsetof(struct wal_header, crc));
+    memset(block, 0, WAL_HEADER_BYTES);
     memcpy(block, &h, sizeof h);
 }
 
@@ -131,7 +106,7 @@ static enum err start_file(struct wal *w, uint64_t number, uint64_t first_group,
                            struct err_ctx *ctx)
 {
     char path[4200];
-    uint8_t block[FILE_HEADER_BYTES];
+    uint8_t block[WAL_HEADER_BYTES];
     struct io_file *f;
     wal_path(w->dir, number, "log", path, sizeof path);
     fill_file_header(w, number, first_group, block);
@@ -141,7 +116,7 @@ static enum err start_file(struct wal *w, uint64_t number, uint64_t first_group,
     w->file = f;
     w->number = number;
     w->group = first_group;
-    w->end = w->reserved = w->allocated = FILE_HEADER_BYTES;
+    w->end = w->reserved = w->allocated = WAL_HEADER_BYTES;
     return ERR_OK;
 }
 
@@ -169,7 +144,7 @@ static enum err zero_ahead(struct wal *w, uint64_t need, struct err_ctx *ctx)
     uint64_t step = w->allocated < PREALLOCATE_MIN   ? PREALLOCATE_MIN
                     : w->allocated > PREALLOCATE_MAX ? PREALLOCATE_MAX
                                                      : w->allocated;
-    uint64_t upto = round_up(need + step, FILE_HEADER_BYTES);
+    uint64_t upto = round_up(need + step, WAL_HEADER_BYTES);
     size_t n = upto - w->allocated;
     void *zeros = calloc(1, n);
     if (!zeros)
@@ -185,7 +160,7 @@ static enum err zero_ahead(struct wal *w, uint64_t need, struct err_ctx *ctx)
  * on it. The worst case is a group of its own. */
 static enum err reserve(struct wal *w, size_t n, struct err_ctx *ctx)
 {
-    uint64_t need = w->reserved + sizeof(struct group_header) + 4 + n + GROUP_ALIGN;
+    uint64_t need = w->reserved + sizeof(struct wal_group) + 4 + n + WAL_GROUP_ALIGN;
     if (need > w->allocated) {
         while (w->busy)
             pthread_cond_wait(&w->synced, &w->lock);
@@ -193,7 +168,7 @@ static enum err reserve(struct wal *w, size_t n, struct err_ctx *ctx)
     }
     if (n > GROUP_BYTES_MAX - w->pending.len)
         return err_set(ctx, ERR_BUSY, "too much waits to be written to the log; try again soon");
-    if (!buf_reserve(&w->pending, n + 4 + sizeof(struct group_header) + GROUP_ALIGN)) {
+    if (!buf_reserve(&w->pending, n + 4 + sizeof(struct wal_group) + WAL_GROUP_ALIGN)) {
         w->pending.failed = false;
         return err_no_memory(ctx, n);
     }
@@ -212,7 +187,7 @@ enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticke
         e = reserve(w, n, ctx);
     if (e == ERR_OK) {
         if (w->pending.len == 0)
-            buf_put_zeros(&w->pending, sizeof(struct group_header));
+            buf_put_zeros(&w->pending, sizeof(struct wal_group));
         buf_put_blob(&w->pending, record, n);
         w->pending_records++;
         w->ended = false;
@@ -224,11 +199,11 @@ enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticke
 
 static void seal_group(struct wal *w, struct buf *b, uint32_t records)
 {
-    struct group_header h = {.magic = GROUP_MAGIC, .group = w->group, .records = records};
+    struct wal_group h = {.magic = WAL_GROUP_MAGIC, .group = w->group, .records = records};
     memcpy(h.collection_id, w->collection_id, sizeof h.collection_id);
     h.payload = (uint32_t)(b->len - sizeof h);
     h.payload_crc = crc32c(0, b->data + sizeof h, h.payload);
-    h.crc = crc32c(0, &h, offsetof(struct group_header, crc));
+    h.crc = crc32c(0, &h, offsetof(struct wal_group, crc));
     memcpy(b->data, &h, sizeof h);
 }
 
@@ -236,7 +211,7 @@ static enum err write_group(struct wal *w, uint32_t records, struct err_ctx *ctx
 {
     struct buf *b = &w->writing;
     seal_group(w, b, records);
-    buf_align(b, GROUP_ALIGN);
+    buf_align(b, WAL_GROUP_ALIGN);
     ASSERT(!b->failed && w->end + b->len <= w->allocated);
     return io_file_write_sync(w->file, b->data, b->len, w->end, ctx);
 }
@@ -320,7 +295,7 @@ enum err wal_end(struct wal *w, struct err_ctx *ctx)
     if (e == ERR_OK && !w->ended)
         e = reserve(w, 0, ctx);
     if (e == ERR_OK && !w->ended) {
-        buf_put_zeros(&w->pending, sizeof(struct group_header));
+        buf_put_zeros(&w->pending, sizeof(struct wal_group));
         w->queued++;
         lead(w);
         e = wait_locked(w, w->queued, ctx);
@@ -361,11 +336,10 @@ void wal_stats(struct wal *w, uint64_t *groups, uint64_t *records)
 
 /* ---- reading ---- */
 
-static enum err check_file_header(const struct file_header *h, const char *path,
-                                  struct err_ctx *ctx)
+static enum err check_file_header(const struct wal_header *h, const char *path, struct err_ctx *ctx)
 {
     if (memcmp(h->magic, WAL_MAGIC, sizeof h->magic) != 0 ||
-        h->crc != crc32c(0, h, offsetof(struct file_header, crc)))
+        h->crc != crc32c(0, h, offsetof(struct wal_header, crc)))
         return err_set(ctx, ERR_CORRUPT, "%s: the log file's header is damaged", path);
     if (h->format_version != 1 || h->incompatible_flags)
         return err_set(ctx, ERR_CORRUPT, "%s: written by another version (format %u, flags %x)",
@@ -378,7 +352,7 @@ enum err wal_read_id(struct io *io, const char *dir, uint64_t number, uint8_t id
 {
     char path[4200];
     struct io_file *f;
-    struct file_header h;
+    struct wal_header h;
     wal_path(dir, number, "log", path, sizeof path);
     RETURN_NOT_OK(io_file_open(io, path, IO_READ, &f, ctx));
     enum err e = io_file_read(f, &h, sizeof h, 0, ctx);
@@ -391,27 +365,33 @@ enum err wal_read_id(struct io *io, const char *dir, uint64_t number, uint8_t id
 }
 
 /* True when a whole, intact group of this collection stands at data[0, n). */
-static bool group_valid(const struct wal *w, const uint8_t *data, size_t n, struct group_header *h)
+static bool group_valid(const struct wal *w, const uint8_t *data, size_t n, struct wal_group *h)
 {
     if (n < sizeof *h)
         return false;
     memcpy(h, data, sizeof *h);
-    return h->magic == GROUP_MAGIC && memcmp(h->collection_id, w->collection_id, 16) == 0 &&
-           h->crc == crc32c(0, h, offsetof(struct group_header, crc)) &&
-           h->payload <= n - sizeof *h && h->payload_crc == crc32c(0, data + sizeof *h, h->payload);
+    return h->magic == WAL_GROUP_MAGIC && memcmp(h->collection_id, w->collection_id, 16) == 0 &&
+           h->crc == crc32c(0, h, offsetof(struct wal_group, crc)) && h->payload <= n - sizeof *h &&
+           h->payload_crc == crc32c(0, data + sizeof *h, h->payload);
 }
 
-static enum err replay_group(const uint8_t *payload, const struct group_header *h, const char *path,
-                             wal_replay_fn fn, void *arg, struct err_ctx *ctx)
+/* `at` is where the group stands in the file. */
+static enum err replay_group(const uint8_t *data, size_t at, const struct wal_group *h,
+                             const char *path, wal_replay_fn fn, void *arg, struct err_ctx *ctx)
 {
-    struct cursor c = cursor_over(payload, h->payload);
+    struct cursor c = cursor_over(data + at + sizeof *h, h->payload);
+    struct err_ctx why;
     for (uint32_t i = 0; i < h->records; i++) {
         size_t n;
         const void *record = cursor_blob(&c, &n);
         if (!record)
-            return err_set(ctx, ERR_CORRUPT, "%s: group %llu does not hold its %u records", path,
-                           (unsigned long long)h->group, h->records);
-        RETURN_NOT_OK(fn(arg, record, n, ctx));
+            return err_set(ctx, ERR_CORRUPT,
+                           "%s: the group at offset %zu does not hold its %u records", path, at,
+                           h->records);
+        err_clear(&why);
+        enum err e = fn(arg, record, n, &why);
+        if (e != ERR_OK)
+            return err_set(ctx, e, "%s: offset %zu: %.900s", path, at, why.detail);
     }
     return ERR_OK;
 }
@@ -420,8 +400,8 @@ static enum err replay_group(const uint8_t *payload, const struct group_header *
 static enum err check_nothing_follows(const struct wal *w, const uint8_t *data, size_t n,
                                       size_t from, const char *path, struct err_ctx *ctx)
 {
-    struct group_header h;
-    for (size_t at = from; at + sizeof h <= n; at += GROUP_ALIGN) {
+    struct wal_group h;
+    for (size_t at = from; at + sizeof h <= n; at += WAL_GROUP_ALIGN) {
         if (group_valid(w, data + at, n - at, &h) && h.group >= w->group)
             return err_set(ctx, ERR_CORRUPT,
                            "%s: the group at offset %zu is damaged, but a valid one follows at "
@@ -434,13 +414,13 @@ static enum err check_nothing_follows(const struct wal *w, const uint8_t *data, 
 static enum err replay_data(struct wal *w, const uint8_t *data, size_t n, const char *path,
                             wal_replay_fn fn, void *arg, struct err_ctx *ctx)
 {
-    struct group_header h;
-    size_t at = FILE_HEADER_BYTES;
+    struct wal_group h;
+    size_t at = WAL_HEADER_BYTES;
     while (group_valid(w, data + at, n - at, &h) && h.group == w->group) {
-        RETURN_NOT_OK(replay_group(data + at + sizeof h, &h, path, fn, arg, ctx));
+        RETURN_NOT_OK(replay_group(data, at, &h, path, fn, arg, ctx));
         w->ended = h.records == 0;
         w->group++;
-        at += round_up(sizeof h + h.payload, GROUP_ALIGN);
+        at += round_up(sizeof h + h.payload, WAL_GROUP_ALIGN);
         if (at > n)
             at = n;
     }
@@ -452,7 +432,7 @@ static enum err load_file(struct io_file *f, uint8_t **data, uint64_t *n, const 
                           struct err_ctx *ctx)
 {
     RETURN_NOT_OK(io_file_size(f, n, ctx));
-    if (*n < FILE_HEADER_BYTES)
+    if (*n < WAL_HEADER_BYTES)
         return err_set(ctx, ERR_CORRUPT, "%s: the log file is too short", path);
     *data = malloc(*n);
     if (!*data)
@@ -465,11 +445,11 @@ static enum err load_file(struct io_file *f, uint8_t **data, uint64_t *n, const 
 
 /* A file that a rotation began but could not finish: its header counts on from a group that then
  * went into the file before it, and no group ever came in. */
-static bool never_used(const struct wal *w, const struct file_header *h, const uint8_t *data,
+static bool never_used(const struct wal *w, const struct wal_header *h, const uint8_t *data,
                        size_t n)
 {
-    struct group_header g;
-    for (size_t at = FILE_HEADER_BYTES; at + sizeof g <= n; at += GROUP_ALIGN) {
+    struct wal_group g;
+    for (size_t at = WAL_HEADER_BYTES; at + sizeof g <= n; at += WAL_GROUP_ALIGN) {
         if (group_valid(w, data + at, n - at, &g))
             return false;
     }
@@ -485,7 +465,7 @@ static enum err replay_file(struct wal *w, struct io_file *f, uint64_t number, b
     *unused = false;
     wal_path(w->dir, number, "log", path, sizeof path);
     RETURN_NOT_OK(load_file(f, &data, &n, path, ctx));
-    struct file_header h;
+    struct wal_header h;
     memcpy(&h, data, sizeof h);
     enum err e = check_file_header(&h, path, ctx);
     if (e == ERR_OK && (h.number != number || memcmp(h.collection_id, w->collection_id, 16) != 0))

@@ -1,0 +1,233 @@
+/* Writes the seeds of the corpora: `make fuzz-seeds`. Files of the store are made by its own
+ * writers and taken apart into the pieces that the targets put together again. */
+#include "fuzz.h"
+
+#include <roaring/roaring.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "log_seed.h"
+#include "store/record.h"
+#include "store/segment_format.h"
+
+static void save(const char *target, const char *name, const void *data, size_t n)
+{
+    char path[300];
+    snprintf(path, sizeof path, "tests/fuzz/corpus/%s", target);
+    mkdir(path, 0777);
+    snprintf(path, sizeof path, "tests/fuzz/corpus/%s/%s", target, name);
+    FILE *f = fopen(path, "wb");
+    ASSERT(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
+}
+
+static void save_text(const char *target, const char *name, const char *head, size_t nhead,
+                      const char *text)
+{
+    struct buf out = {0};
+    buf_put(&out, head, nhead);
+    buf_put(&out, text, strlen(text));
+    save(target, name, out.data, out.len);
+    buf_deinit(&out);
+}
+
+/* ---- texts ---- */
+
+#define ROW                                                                                        \
+    "\"vector\":[1,-2.5e-3,3,4],\"f0\":true,\"f1\":-7,\"f2\":\"12\",\"f3\":1.5,\"f4\":\"NaN\","    \
+    "\"f5\":\"2024-02-29T12:00:00.5Z\",\"f6\":\"a\\u00e9\\n\",\"f7\":\"AQI=\",\"f8\":[1,2.5],"     \
+    "\"f9\":[1,-2],\"f10\":[\"x\",\"\"]}"
+
+static void json_seeds(void)
+{
+    save_text("json", "value", "\0", 1,
+              "{\"a\":[1,2.5e-3,-0,null,true,\"\\ud83d\\ude00\\u0000x\"]}");
+    save_text("json", "numbers", "\0", 1, "[1,-2.5,3e10,0.1,1e-45]");
+    save_text("json", "row-string", "\1", 1, "{\"key\":\"k1\"," ROW);
+    save_text("json", "row-int", "\2", 1, "{\"key\":17," ROW);
+    save_text("json", "row-nulls", "\2", 1, "{\"vector\":null,\"key\":\"-9\",\"f1\":null}");
+    save_text(
+        "json", "schema", "\3", 1,
+        "{\"key\":\"string\",\"vector\":{\"dim\":4,\"metric\":\"l2\"},\"features\":{\"price\":"
+        "\"float32\",\"ts\":\"timestamp\",\"tags\":\"string[]\"},\"partition_by\":[\"price\"],"
+        "\"event_time\":\"ts\",\"join_keys\":[\"d\"],\"index\":{\"kind\":\"hnsw\",\"m\":16,"
+        "\"ef_construction\":100},\"retention\":{\"versions\":5,\"hours\":2}}");
+    save_text("json", "search", "\4", 1,
+              "{\"vectors\":[[1,2,3,4],[0,0,0,1]],\"k\":3,\"ef\":64,\"features\":[\"f1\",\"f6\"],"
+              "\"with_vectors\":true}");
+    save_text("json", "search-key", "\4", 1, "{\"keys\":[\"a\",\"b\"],\"k\":1,\"exact\":true}");
+}
+
+static void ndjson_seeds(void)
+{
+    save_text("ndjson", "lines-int", "\1\0", 2, "{\"key\":1," ROW "\n\r\n{\"key\":2}\n");
+    save_text("ndjson", "lines-string", "\3\1", 2, "{\"key\":\"a\"," ROW "\n{\"key\":\"b\"}");
+    save_text("ndjson", "json-int", "\0\2", 2, "{\"rows\":[{\"key\":1," ROW ",{\"key\":2}]}");
+    save_text("ndjson", "json-string", "\2\3", 2,
+              " {\"rows\" : [ {\"key\":\"]}\\\"\"} , {\"key\":\"b\",\"f10\":[\"{\"]} ] } ");
+}
+
+/* ---- segments ---- */
+
+static uint8_t *read_file(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    ASSERT(f && fseek(f, 0, SEEK_END) == 0);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    uint8_t *data = malloc(*n);
+    ASSERT(data && fread(data, 1, *n, f) == *n);
+    fclose(f);
+    return data;
+}
+
+/* The footer starts with what comes before the section table: read as segment.c does. */
+static void segment_seed(const char *name, enum key_type key, int first, int rows)
+{
+    char path[] = "/tmp/seedXXXXXX";
+    int fd = mkstemp(path);
+    size_t n;
+    struct schema *schema;
+    struct segment_trailer t;
+    struct buf out = {0};
+    ASSERT(fd >= 0 && close(fd) == 0 && unlink(path) == 0);
+    write_seed_rows(path, key, first, rows);
+    uint8_t *data = read_file(path, &n);
+    unlink(path);
+    memcpy(&t, data + n - sizeof t, sizeof t);
+    struct cursor c = cursor_over(data + t.footer_offset, t.footer_length);
+    cursor_take(&c, 12);
+    ASSERT(schema_decode(&c, &schema, NULL) == ERR_OK);
+    schema_release(schema);
+    cursor_take(&c, 1 + 3 * 8 + 8 + 4);
+    put_piece(&out, 0, data + t.footer_offset, (size_t)(c.p - (data + t.footer_offset)));
+    for (uint32_t i = 0, sections = cursor_u32(&c); i < sections; i++) {
+        struct buf piece = {0};
+        uint8_t kind = (uint8_t)cursor_u32(&c);
+        buf_put_u8(&piece, (uint8_t)cursor_u32(&c));
+        buf_put_u8(&piece, 0);
+        uint64_t offset = cursor_u64(&c), length = cursor_u64(&c);
+        buf_put(&piece, data + offset, length);
+        put_piece(&out, kind, piece.data, piece.len);
+        buf_deinit(&piece);
+    }
+    save("segment", name, out.data, out.len);
+    buf_deinit(&out);
+    free(data);
+}
+
+/* ---- logs ---- */
+
+static void put_create(struct buf *out, const struct schema *s)
+{
+    struct buf rec = {0};
+    create_record_encode(s, 0, &rec);
+    put_piece(out, 0, rec.data, rec.len);
+    put_piece(out, 1, "", 0);
+    buf_deinit(&rec);
+}
+
+static void put_commit(struct buf *out, struct commit_record *r)
+{
+    struct buf rec = {0};
+    commit_record_encode(r, &rec);
+    put_piece(out, 0, rec.data, rec.len);
+    put_piece(out, 1, "", 0);
+    buf_deinit(&rec);
+}
+
+/* A commit of a few rows into tail 1. */
+static void put_rows(struct buf *out, const struct schema *s, uint64_t version, int rows)
+{
+    struct buf inline_rows = {0};
+    struct commit_record r = {.meta = {.version = version,
+                                       .rows = (uint64_t)rows,
+                                       .live_rows = (uint64_t)rows,
+                                       .message = "m",
+                                       .message_len = 1},
+                              .tail_id = 1,
+                              .ninline = (uint32_t)rows};
+    struct inline_run run = {0, 0};
+    buf_put(&r.runs, &run, sizeof run);
+    for (int i = 0; i < rows; i++) {
+        struct seed_row row;
+        seed_row(&row, s, 100 + i);
+        row_encode(&row.rb.row, &inline_rows);
+        r.inline_payload += row.rb.row.key_len;
+        for (uint32_t v = 0; v < s->nvar; v++)
+            r.inline_payload += row.rb.row.var[v].len;
+        row_builder_deinit(&row.rb);
+    }
+    r.inline_rows = inline_rows.data;
+    r.inline_len = inline_rows.len;
+    put_commit(out, &r);
+    commit_record_deinit(&r);
+    buf_deinit(&inline_rows);
+}
+
+/* A commit that brings segment 2 and kills a row of it and one of the tail. */
+static void put_segment(struct buf *out, uint64_t version)
+{
+    struct commit_record r = {.meta = {.version = version, .rows = SEGMENT_ROWS}, .tail_id = 1};
+    struct segment_ref ref = {SEGMENT_ID, version, SEGMENT_ROWS};
+    roaring_bitmap_t *dead = roaring_bitmap_of(2, 1u, 2u);
+    size_t n = roaring_bitmap_portable_size_in_bytes(dead);
+    char mask[256];
+    ASSERT(n <= sizeof mask);
+    roaring_bitmap_portable_serialize(dead, mask);
+    roaring_bitmap_free(dead);
+    buf_put(&r.segments, &ref, sizeof ref);
+    for (uint64_t id = 1; id <= 2; id++) {
+        struct dead_ref d = {id, mask, n};
+        buf_put(&r.dead, &d, sizeof d);
+    }
+    put_commit(out, &r);
+    commit_record_deinit(&r);
+}
+
+static void put_checkpoint(struct buf *out, struct schema *s, uint64_t version)
+{
+    static const uint8_t id[16];
+    struct buf file = {0};
+    struct checkpoint cp = {.schema = s,
+                            .meta = {.version = version, .live_rows = SEGMENT_ROWS},
+                            .next_segment_id = 3,
+                            .first_group = 1};
+    struct segment_ref ref = {SEGMENT_ID, version, SEGMENT_ROWS};
+    buf_put(&cp.segments, &ref, sizeof ref);
+    checkpoint_encode(&cp, id, &file);
+    size_t envelope = 8 + 4 + 16 + 8 + 4;
+    put_piece(out, 4, file.data + envelope, file.len - envelope);
+    buf_deinit(&file);
+    buf_deinit(&cp.segments);
+}
+
+static void log_seeds(void)
+{
+    struct schema *s = fuzz_schema(KEY_STRING);
+    struct buf out = {0};
+    put_create(&out, s);
+    put_rows(&out, s, 1, 3);
+    put_segment(&out, 2);
+    put_piece(&out, 3, "", 0);
+    put_rows(&out, s, 3, 2);
+    save("log", "commits", out.data, out.len);
+    buf_reset(&out);
+    put_checkpoint(&out, s, 7);
+    put_rows(&out, s, 8, 2);
+    put_piece(&out, 2, "torn", 4);
+    save("log", "checkpoint", out.data, out.len);
+    buf_deinit(&out);
+    schema_release(s);
+}
+
+int main(void)
+{
+    json_seeds();
+    ndjson_seeds();
+    segment_seed("string-keys", KEY_STRING, 50, 15);
+    segment_seed("int-keys", KEY_INT64, 50, 15);
+    segment_seed("repeated-keys", KEY_STRING, 0, 70);
+    segment_seed("one-row", KEY_STRING, 3, 1);
+    log_seeds();
+    return 0;
+}
