@@ -45,7 +45,7 @@ unit: $(TESTS) $(FUZZ) ## build and run only the unit tests
 
 fuzz: ## fuzz every parser; FUZZ_SECONDS=60 each, FUZZ_TARGETS="json log" picks
 	sh scripts/setup.sh fuzz
-	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang CXX=clang++ OPT=-O1 FUZZ_MAIN=-fsanitize=fuzzer \
+	$(MAKE) fuzz-build BUILD=build/fuzz CC="$(FUZZ_CC)" CXX="$(FUZZ_CC)++" OPT=-O1 FUZZ_MAIN=-fsanitize=fuzzer \
 		SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr $(SANITIZE)"
 	FUZZ_TARGETS="$(or $(FUZZ_TARGETS),$(FUZZ_NAMES))" sh tests/fuzz/run.sh
 
@@ -90,6 +90,7 @@ $(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
 
 # A fuzz target: libFuzzer is its main in `make fuzz`, elsewhere the replay of its corpus.
+FUZZ_CC ?= clang
 FUZZ_MAIN ?= tests/fuzz/replay.c -lcmocka
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(OBJ) $(BUILD)/deps-test.ok
 	mkdir -p $(@D)

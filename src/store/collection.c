@@ -247,10 +247,27 @@ void collection_note_segment_id(struct collection *c, uint64_t id)
         atomic_store(&c->next_segment_id, id + 1);
 }
 
+static struct view *find_view(struct snapshot *s, uint64_t segment_id)
+{
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (s->views[i].segment->id == segment_id)
+            return &s->views[i];
+    }
+    return NULL;
+}
+
+static enum err check_unknown(const struct collection *c, uint64_t segment_id, struct err_ctx *ctx)
+{
+    if (!find_view(c->head, segment_id))
+        return ERR_OK;
+    return err_set(ctx, ERR_CORRUPT, "segment %016llx comes twice", (unsigned long long)segment_id);
+}
+
 static enum err open_ref(struct collection *c, const struct segment_ref *ref, struct segment **out,
                          struct err_ctx *ctx)
 {
     char path[PATH_CAP];
+    RETURN_NOT_OK(check_unknown(c, ref->id, ctx));
     segment_file_path(c, "segments", ref->id, path, sizeof path);
     RETURN_NOT_OK(segment_open(path, c->id, out, ctx));
     struct segment *s = *out;
@@ -261,15 +278,6 @@ static enum err open_ref(struct collection *c, const struct segment_ref *ref, st
     segment_release(s);
     return err_set(ctx, ERR_CORRUPT, "%s: the file is not the segment that the log refers to",
                    path);
-}
-
-static struct view *find_view(struct snapshot *s, uint64_t segment_id)
-{
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        if (s->views[i].segment->id == segment_id)
-            return &s->views[i];
-    }
-    return NULL;
 }
 
 static enum err checkpoint_masks(struct snapshot *s, const struct checkpoint *cp,
@@ -416,6 +424,7 @@ static enum err replay_create(struct collection *c, const void *record, size_t n
 static enum err switch_tail(struct collection *c, uint64_t id, struct err_ctx *ctx)
 {
     struct segment *tail;
+    RETURN_NOT_OK(check_unknown(c, id, ctx));
     RETURN_NOT_OK(tail_new(id, c->head->schema, &tail, ctx));
     segment_release(c->tail);
     c->tail = tail;
@@ -428,8 +437,8 @@ static enum err replay_commit(struct collection *c, const void *record, size_t n
 {
     struct commit_record rec;
     RETURN_NOT_OK(commit_record_decode(record, n, &rec, ctx));
-    enum err e = ERR_OK;
-    if (!c->tail || c->tail->id != rec.tail_id)
+    enum err e = plan_check_rows(c, &rec, ctx);
+    if (e == ERR_OK && (!c->tail || c->tail->id != rec.tail_id))
         e = switch_tail(c, rec.tail_id, ctx);
     size_t nsegs = rec.segments.len / sizeof(struct segment_ref), nopen = 0;
     struct segment **added = calloc(nsegs + 1, sizeof *added);

@@ -89,6 +89,9 @@ struct plan {
 /* With the commit lock. `added` are the record's segments, opened, in its order. */
 WARN_UNUSED enum err plan_commit(struct collection *c, const void *record, size_t n,
                                  struct segment **added, struct plan *out, struct err_ctx *ctx);
+/* At replay: ERR_CORRUPT unless the inline rows decode and take the room that the record says. */
+WARN_UNUSED enum err plan_check_rows(struct collection *c, const struct commit_record *r,
+                                     struct err_ctx *ctx);
 /* With the commit lock; cannot fail: appends the inline rows and makes plan->next the head. */
 void plan_apply(struct collection *c, struct plan *p);
 void plan_deinit(struct plan *p);

@@ -133,8 +133,25 @@ void plan_deinit(struct plan *p)
     commit_record_deinit(&p->rec);
 }
 
-/* The rows of a record were encoded just above or are covered by the log's checksums, both
- * to the letter: here they must decode. */
+enum err plan_check_rows(struct collection *c, const struct commit_record *r, struct err_ctx *ctx)
+{
+    struct cursor cur = cursor_over(r->inline_rows, r->inline_len);
+    const struct row *row = &c->apply_row.row;
+    size_t payload = 0;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < r->ninline; i++) {
+        ok = row_decode(&c->apply_row, &cur, c->apply_vector);
+        payload += ok && row->schema->key == KEY_STRING ? row->key_len : 0;
+        for (uint32_t v = 0; ok && v < row->schema->nvar; v++)
+            payload += row->var[v].len;
+    }
+    if (ok && cursor_left(&cur) == 0 && payload == r->inline_payload)
+        return ERR_OK;
+    return err_set(ctx, ERR_CORRUPT, "the rows of the commit of version %" PRIu64 " do not decode",
+                   r->meta.version);
+}
+
+/* The rows of a record were encoded just above or passed plan_check_rows: here they decode. */
 void plan_apply(struct collection *c, struct plan *p)
 {
     const struct commit_record *r = &p->rec;

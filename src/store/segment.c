@@ -230,7 +230,11 @@ static bool keys_complete(const struct segment *s)
 {
     if (s->keys_run) {
         int64_t last;
-        return s->rows == 0 || !__builtin_add_overflow(s->first_key, (int64_t)s->rows - 1, &last);
+        if (s->schema->key != KEY_INT64)
+            return false;
+        return s->rows == 0 ||
+               (!__builtin_add_overflow(s->first_key, (int64_t)s->rows - 1, &last) &&
+                s->key_min == s->first_key && s->key_max == last);
     }
     if (!s->key_slots)
         return false;

@@ -7,6 +7,7 @@
  */
 #include "fuzz.h"
 
+#include "api/json_writer.h"
 #include "store/row.h"
 #include "store/segment_format.h"
 
@@ -101,11 +102,12 @@ static void read_row(const struct segment *s, struct row_builder *rb, struct buf
         if (steps > ROWS_READ_MAX)
             break;
     }
+    buf_reset(out);
     for (uint32_t i = 0; i < schema->nfeatures; i++) {
-        size_t len;
+        size_t len = 0;
         const void *cell = segment_cell(s, row, i, &len);
-        if (cell)
-            fuzz_touch(cell, len);
+        fuzz_touch(cell, len);
+        json_put_cell(out, schema->features[i].type, cell, len);
     }
 }
 
