@@ -10,6 +10,7 @@
 
 #include <math.h>
 
+#include "api/float_run.h"
 #include "api/number.h"
 
 void json_init(struct json_reader *r, const void *text, size_t n, uint64_t base)
@@ -455,6 +456,10 @@ enum err json_floats(struct json_reader *r, float *out, size_t cap, size_t *n, s
         RETURN_NOT_OK(json_next_item(r, &more, ctx));
         if (!more)
             return ERR_OK;
+        size_t run = *n < cap ? float_run_read(r->p, r->end, out + *n, cap - *n, &r->p) : 0;
+        *n += run;
+        if (run)
+            continue;
         RETURN_NOT_OK(json_float(r, *n < cap ? out + *n : &beyond, ctx));
         ++*n;
     }
