@@ -163,6 +163,26 @@ static const char *skip_string(struct framer *f, const char *p, const char *end)
     return p;
 }
 
+/* Moves over bytes that are neither a quote nor a bracket, a block at a time; may stop early. Bit
+ * 0x20 is all that tells '[' from '{' and ']' from '}'. */
+static const char *skip_plain(const char *p, const char *end)
+{
+    typedef uint8_t block __attribute__((vector_size(16)));
+    for (; (size_t)(end - p) >= sizeof(block); p += sizeof(block)) {
+        block text;
+        uint64_t found[2];
+        memcpy(&text, p, sizeof text);
+        block folded = text | 0x20;
+        block special = (block)((text == '"') | (folded == '{') | (folded == '}'));
+        memcpy(found, &special, sizeof found);
+        if (found[0])
+            return p + __builtin_ctzll(found[0]) / 8;
+        if (found[1])
+            return p + 8 + __builtin_ctzll(found[1]) / 8;
+    }
+    return p;
+}
+
 /* Moves to behind the row's last bracket, or to the end of the piece. */
 static const char *skip_row(struct framer *f, const char *p, const char *end)
 {
@@ -181,6 +201,8 @@ static const char *skip_row(struct framer *f, const char *p, const char *end)
                 f->state = AFTER;
                 break;
             }
+        } else {
+            p = skip_plain(p, end);
         }
     }
     return p;

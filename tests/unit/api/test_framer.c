@@ -2,6 +2,8 @@
  */
 #include "unit/api/cmocka_all.h"
 
+#include <stdio.h>
+
 #include "api/framer.h"
 
 struct rows {
@@ -164,6 +166,23 @@ static void test_an_error_of_a_row_ends_it(void **state)
     buf_deinit(&rows.text);
 }
 
+/* Rows long enough to be passed over in blocks, with what matters at every place in a block. */
+static void test_brackets_and_quotes_are_seen_wherever_they_stand(void **state)
+{
+    (void)state;
+    static const char *const inner[] = {"[]", "{}", "\"]\"", "\"}\"", "\"\\\"]\"", "[[{}]]"};
+    for (int before = 0; before < 40; before++) {
+        for (size_t i = 0; i < sizeof inner / sizeof inner[0]; i++) {
+            char row[160], body[400], wanted[400];
+            snprintf(row, sizeof row, "{\"a\":[%.*s%s,1.25,0.5,-0.125,0.0625,\x7f\xc3\x1b]}",
+                     before, "1.5,2.5,3.5,4.5,5.5,6.5,7.5,8.5,9.5,0.5,", inner[i]);
+            snprintf(body, sizeof body, "{\"rows\":[%s,{},%s]}", row, row);
+            snprintf(wanted, sizeof wanted, "%s|{}|%s|", row, row);
+            expect_rows(FRAMER_JSON, body, wanted);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_bad_bodies_are_refused),
         cmocka_unit_test(test_a_row_over_the_limit_is_refused),
         cmocka_unit_test(test_an_error_of_a_row_ends_it),
+        cmocka_unit_test(test_brackets_and_quotes_are_seen_wherever_they_stand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
