@@ -54,7 +54,7 @@ fuzz-build: $(FUZZ)
 fuzz-seeds: $(BUILD)/tests/fuzz/make_seeds
 	$<
 
-bench: all ## measure bulk load, memory, start-up and FAISS's kernels
+bench: all $(BUILD)/deps-bench.ok ## measure bulk and JSON load, memory, start-up and FAISS's kernels
 	BUILD=$(BUILD) sh bench/run.sh
 
 lint: ## check format, layers and marks; run the static analyser

@@ -5,6 +5,7 @@
 #   sh scripts/setup.sh fuzz     and what `make fuzz` runs
 #   sh scripts/setup.sh lint     and the static analyser
 #   sh scripts/setup.sh demo     build, and what `make demo` runs
+#   sh scripts/setup.sh bench    build, and what `make bench` runs
 # As root or with sudo, on Debian 12 or what descends from it. Any failure ends with status 1 and
 # says what to do by hand.
 set -eu
@@ -13,8 +14,9 @@ build="gcc g++ make git libc6-dev libfaiss-dev libopenblas-dev libmicrohttpd-dev
     liburing-dev libroaring-dev libxxhash-dev"
 test="$build libcmocka-dev clang-format python3 python3-venv ca-certificates e2fsprogs"
 fuzz="$test clang libclang-rt-14-dev"
-lint="$build libcmocka-dev clang-format clang-tidy"
+lint="$build libcmocka-dev clang-format clang-tidy libsimdjson-dev"
 demo="$build python3 python3-numpy libopenblas0 curl"
+bench="$build python3 libsimdjson-dev"
 
 say() {
     echo "setup: $*"
@@ -53,7 +55,8 @@ test) wanted=$test ;;
 fuzz) wanted=$fuzz ;;
 lint) wanted=$lint ;;
 demo) wanted=$demo ;;
-*) die "usage: sh scripts/setup.sh build|test|fuzz|lint|demo" ;;
+bench) wanted=$bench ;;
+*) die "usage: sh scripts/setup.sh build|test|fuzz|lint|demo|bench" ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
