@@ -2,12 +2,14 @@
  *
  *   JSON, NDJSON:  bytes -> framer -> row text -> row_reader -> batch -> load_add when full
  *   octet-stream:  bytes = vectors; the batch borrows them, keys count on; no work per row
+ *   npy:           the same behind a header: npy_rows.c
  *
  * Threads: one decoder, one thread at a time. Failure: the load can only be freed; the error names
  * row and field. */
 #include "api/decoder.h"
 
 #include "api/framer.h"
+#include "api/npy_rows.h"
 #include "api/row_json.h"
 
 enum {
@@ -22,6 +24,7 @@ struct decoder {
     enum media media;
     struct framer framer;
     struct row_reader reader;
+    struct npy_rows npy;
     uint64_t rows;
     int64_t first_key;
     size_t pending_bytes; /* text of the rows in the batch */
@@ -71,6 +74,7 @@ enum err decoder_new(struct load *l, const struct decoder_options *o, struct dec
     enum err e = row_reader_init(&d->reader, load_schema(l), ctx);
     if (e == ERR_OK)
         e = batch_new(load_schema(l), &d->batch, ctx);
+    npy_rows_init(&d->npy, l, d->batch, o->first_key, o->body_bytes);
     if (e != ERR_OK) {
         decoder_free(d);
         return e;
@@ -85,6 +89,7 @@ void decoder_free(struct decoder *d)
         return;
     framer_deinit(&d->framer);
     row_reader_deinit(&d->reader);
+    npy_rows_deinit(&d->npy);
     batch_free(d->batch);
     free(d);
 }
@@ -112,11 +117,15 @@ enum err decoder_feed(struct decoder *d, const void *data, size_t n, struct err_
 {
     if (d->media == MEDIA_OCTETS)
         return feed_vectors(d, data, n, ctx);
+    if (d->media == MEDIA_NPY)
+        return npy_rows_feed(&d->npy, data, n, ctx);
     return framer_feed(&d->framer, data, n, ctx);
 }
 
 enum err decoder_finish(struct decoder *d, struct err_ctx *ctx)
 {
+    if (d->media == MEDIA_NPY)
+        return npy_rows_finish(&d->npy, ctx);
     if (d->media != MEDIA_OCTETS) {
         RETURN_NOT_OK(framer_finish(&d->framer, ctx));
         return flush(d, ctx);

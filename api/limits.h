@@ -6,7 +6,7 @@
 #include "base/bytes.h"
 
 struct limits {
-    uint64_t body_bytes_max;      /* of a streamed body (octet-stream, NDJSON) */
+    uint64_t body_bytes_max;      /* of a streamed body (octet-stream, npy, NDJSON) */
     uint64_t json_body_bytes_max; /* of a JSON body */
     uint64_t row_bytes_max;       /* of one row's JSON text */
     uint64_t result_bytes_max;

@@ -17,6 +17,7 @@ static const struct {
     {MEDIA_JSON, "application/json"},
     {MEDIA_NDJSON, "application/x-ndjson"},
     {MEDIA_OCTETS, "application/octet-stream"},
+    {MEDIA_NPY, "application/x-npy"},
 };
 
 enum { MEDIA_TYPES = sizeof table / sizeof table[0] };

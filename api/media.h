@@ -4,7 +4,14 @@
 
 #include "base/err.h"
 
-enum media { MEDIA_NONE = 0, MEDIA_JSON = 1, MEDIA_NDJSON = 2, MEDIA_OCTETS = 4, MEDIA_OTHER = 8 };
+enum media {
+    MEDIA_NONE = 0,
+    MEDIA_JSON = 1,
+    MEDIA_NDJSON = 2,
+    MEDIA_OCTETS = 4,
+    MEDIA_NPY = 8,
+    MEDIA_OTHER = 16
+};
 
 const char *media_name(enum media m);
 

@@ -63,22 +63,30 @@ static enum err read_commit_options(struct request *r, struct load_options *o, s
 
 /* ---- load ---- */
 
-static enum err check_octets(struct request *r, const struct schema *s, struct upload_options *o,
-                             struct err_ctx *ctx)
+/* Bodies of nothing but vectors: `what` is "an octet-stream" or "a .npy body". */
+static enum err check_vectors(struct request *r, const struct schema *s, const char *what,
+                              struct upload_options *o, struct err_ctx *ctx)
 {
     if (s->dim == 0)
         return err_set(ctx, ERR_UNPROCESSABLE,
-                       "the collection has no vectors: an octet-stream holds nothing else");
+                       "the collection has no vectors: %s holds nothing else", what);
     if (s->key != KEY_INT64)
         return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "key",
-                          "an octet-stream has int64 keys, counted from first_key, and the "
-                          "collection's keys are strings: send JSON or NDJSON");
+                          "%s has int64 keys, counted from first_key, and the collection's keys "
+                          "are strings: send JSON or NDJSON",
+                          what);
     if (!target_param(&r->target, "first_key"))
         return err_set_at(ctx, ERR_INVALID, -1, "first_key",
-                          "an octet-stream needs first_key=, the key of its first row");
-    RETURN_NOT_OK(request_param_int(r, "first_key", &o->decoder.first_key, ctx));
-    o->row_bytes = s->dim * sizeof(float);
+                          "%s needs first_key=, the key of its first row", what);
     o->load.size_hint = o->length;
+    return request_param_int(r, "first_key", &o->decoder.first_key, ctx);
+}
+
+static enum err check_octets(struct request *r, const struct schema *s, struct upload_options *o,
+                             struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(check_vectors(r, s, "an octet-stream", o, ctx));
+    o->row_bytes = s->dim * sizeof(float);
     if (o->length % o->row_bytes)
         return err_set(ctx, ERR_UNPROCESSABLE,
                        "the body's length, %llu bytes, is no multiple of %zu (dim %u x 4)",
@@ -91,10 +99,12 @@ static enum err check_media(struct request *r, const struct schema *s, struct up
 {
     if (r->media_in == MEDIA_OCTETS)
         return check_octets(r, s, o, ctx);
+    if (r->media_in == MEDIA_NPY)
+        return check_vectors(r, s, "a .npy body", o, ctx);
     if (target_param(&r->target, "first_key"))
         return err_set_at(ctx, ERR_INVALID, -1, "first_key",
-                          "first_key is only for application/octet-stream: rows of other formats "
-                          "carry their keys");
+                          "first_key is only for application/octet-stream and application/x-npy: "
+                          "rows of other formats carry their keys");
     return ERR_OK;
 }
 
@@ -112,6 +122,7 @@ enum err rows_begin(struct request *r, struct err_ctx *ctx)
         .decoder = {.media = r->media_in, .row_bytes_max = r->service->limits.row_bytes_max},
         .length = r->head.content_length > 0 ? (uint64_t)r->head.content_length : 0,
     };
+    o.decoder.body_bytes = o.length;
     RETURN_NOT_OK(read_mode(r, &o.load, ctx));
     RETURN_NOT_OK(read_duplicates(r, &o.load, ctx));
     RETURN_NOT_OK(read_commit_options(r, &o.load, ctx));

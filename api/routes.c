@@ -5,7 +5,7 @@
 
 #include "api/routes.h"
 
-#define ROWS_IN (MEDIA_JSON | MEDIA_NDJSON | MEDIA_OCTETS)
+#define ROWS_IN (MEDIA_JSON | MEDIA_NDJSON | MEDIA_OCTETS | MEDIA_NPY)
 #define SEARCH_IO (MEDIA_JSON | MEDIA_OCTETS)
 
 const struct route api_routes[] = {

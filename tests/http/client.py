@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 OCTETS = "application/octet-stream"
+NPY = "application/x-npy"
 IDLE_S_MAX = 4  # older connections are opened anew: the daemon may have closed them
 
 
