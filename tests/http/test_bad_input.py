@@ -290,7 +290,7 @@ def test_octet_stream_of_a_broken_length_is_refused(numbered, length):
 
 
 @pytest.mark.parametrize(
-    "fmt", ["text/csv", "application/x-npy", "text/plain", "", "json", "image/png"]
+    "fmt", ["text/csv", "application/x-npz", "text/plain", "", "json", "image/png"]
 )
 def test_unsupported_content_type_lists_what_is_taken(table, fmt):
     problem(table.send_rows(b"x", fmt), 415, JSON, NDJSON, OCTETS)
