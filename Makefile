@@ -11,6 +11,7 @@ CPPFLAGS += -D_GNU_SOURCE -Isrc -I.
 CFLAGS += -std=gnu17 $(OPT) -g $(WARN) $(SAN) -fno-strict-aliasing
 CXXFLAGS += -std=c++17 $(OPT) -g $(WARN) $(SAN)
 LDFLAGS += $(SAN)
+CFLAGS_openapi = -DOPENAPI_JSON='"$(BUILD)/api/openapi.json"'
 CFLAGS_version = -DLOADSTONE_VERSION='"$(VERSION)"' -DLOADSTONE_COMMIT='"$(COMMIT)"'
 MAKEFLAGS += --jobs=$(shell nproc)
 $(V).SILENT:
@@ -54,6 +55,9 @@ fuzz-build: $(FUZZ)
 fuzz-seeds: $(BUILD)/tests/fuzz/make_seeds
 	$<
 
+schemathesis: all ## hold the server against its OpenAPI document for CONTRACT_SECONDS (600)
+	LOADSTONED=$(BUILD)/loadstoned sh scripts/check.sh contract
+
 bench: all $(BUILD)/deps-bench.ok ## measure bulk and JSON load, memory, start-up and FAISS's kernels
 	BUILD=$(BUILD) sh bench/run.sh
 
@@ -68,7 +72,7 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 help: ## print this list
-	awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(BUILD)/loadstoned: $(BUILD)/src/main.o $(OBJ)
 	echo "link $@"
@@ -99,6 +103,12 @@ $(BUILD)/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(OBJ) $(BUILD)/deps-t
 		-MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(FUZZ_MAIN) $(LIBS)
 
 $(BUILD)/tests/fuzz/make_seeds: FUZZ_MAIN =
+
+$(BUILD)/api/openapi.o: $(BUILD)/api/openapi.json
+$(BUILD)/api/openapi.json: api/openapi.yaml scripts/openapi_json.py Makefile $(BUILD)/deps-build.ok
+	mkdir -p $(@D)
+	echo "json $<"
+	python3 scripts/openapi_json.py $< $(VERSION) >$@
 
 # What the machine lacks is installed once; the stamp is renewed when the list changes.
 $(BUILD)/deps-%.ok: scripts/setup.sh

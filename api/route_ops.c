@@ -1,10 +1,11 @@
-/* Operations: health, readiness, limits, and what the server is.
+/* Operations: health, readiness, limits, the OpenAPI document, and what the server is.
  *
  * Threads: HTTP threads; nothing here waits. Failure: /readyz says 503 until every healthy
  * collection is open. */
 #include "api/routes.h"
 
 #include "api/json_writer.h"
+#include "api/openapi.h"
 #include "base/version.h"
 #include "store/collection.h"
 
@@ -14,7 +15,8 @@ enum err ops_root(struct request *r, struct err_ctx *ctx)
     buf_printf(&r->out,
                "{\"name\":\"loadstone\",\"version\":\"%s\",\"commit\":\"%s\",\"look\":{"
                "\"collections\":\"/v1/collections\",\"limits\":\"/v1/limits\","
-               "\"health\":\"/healthz\",\"readiness\":\"/readyz\",\"metrics\":\"/metrics\"}}\n",
+               "\"health\":\"/healthz\",\"readiness\":\"/readyz\",\"metrics\":\"/"
+               "metrics\",\"openapi\":\"/openapi.json\"}}\n",
                version_number(), version_commit());
     return ERR_OK;
 }
@@ -61,5 +63,14 @@ enum err ops_limits(struct request *r, struct err_ctx *ctx)
 {
     (void)ctx;
     limits_write(&r->service->limits, &r->out);
+    return ERR_OK;
+}
+
+enum err ops_openapi(struct request *r, struct err_ctx *ctx)
+{
+    size_t n;
+    const char *json = openapi_json(&n);
+    (void)ctx;
+    buf_put(&r->out, json, n);
     return ERR_OK;
 }

@@ -85,6 +85,11 @@ const struct route api_routes[] = {
     {.method = "GET", .path = "healthz", .params = "", .offers = MEDIA_JSON, .run = ops_health},
     {.method = "GET", .path = "readyz", .params = "", .offers = MEDIA_JSON, .run = ops_ready},
     {.method = "GET", .path = "metrics", .params = "", .blocking = true, .run = ops_metrics},
+    {.method = "GET",
+     .path = "openapi.json",
+     .params = "",
+     .offers = MEDIA_JSON,
+     .run = ops_openapi},
     {.method = "GET", .path = "", .params = "", .offers = MEDIA_JSON, .run = ops_root},
     {0},
 };

@@ -29,6 +29,7 @@ enum err ops_root(struct request *r, struct err_ctx *ctx);
 enum err ops_health(struct request *r, struct err_ctx *ctx);
 enum err ops_ready(struct request *r, struct err_ctx *ctx);
 enum err ops_limits(struct request *r, struct err_ctx *ctx);
+enum err ops_openapi(struct request *r, struct err_ctx *ctx);
 
 /* route_metrics.c */
 enum err ops_metrics(struct request *r, struct err_ctx *ctx);

@@ -1,9 +1,10 @@
 #!/bin/sh
 # make check: everything quick. The binaries are built already (make does that).
-#   scripts/check.sh [style] [unit] [http]     all three when none is named
+#   scripts/check.sh [style] [unit] [http]     all three when none is named; or contract
 #   style    format and layers (scripts/lint.sh quick)
 #   unit     every tests/unit/*/test_*.c and the corpora of tests/fuzz, one after the other
 #   http     pytest against the real daemon, in a Python environment of its own (build/venv)
+#   contract schemathesis against the OpenAPI document for CONTRACT_SECONDS (make schemathesis)
 # What the tests need is installed first. All steps run even when one fails; the summary names each.
 # Any failure, or a step that ran no test, ends with status 1.
 set -u
@@ -116,6 +117,14 @@ http_tests() {
     fi
 }
 
+contract_test() {
+    if make_venv && "$VENV/bin/python" tests/http/contract.py "${CONTRACT_SECONDS:-600}"; then
+        note "passed  contract"
+    else
+        fail "contract"
+    fi
+}
+
 style() {
     if sh scripts/lint.sh quick; then
         note 'passed  style   format and layers'
@@ -132,7 +141,8 @@ for wanted in ${*:-style unit http}; do
     style) style ;;
     unit) unit_tests ;;
     http) http_tests ;;
-    *) fail "$wanted   is no step: style, unit and http are" ;;
+    contract) contract_test ;;
+    *) fail "$wanted   is no step: style, unit, http and contract are" ;;
     esac
 done
 printf '\n== summary%s\n' "$summary"
