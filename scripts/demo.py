@@ -9,12 +9,12 @@ with status 1 and one sentence.
 """
 
 import sys
-import time
 from pathlib import Path
 
-from demolib import corpus, measure, prepare, screen
-from demolib.client import Client, Collection, Refused, Unreachable
+from demolib import corpus, measure, prepare
 from demolib.lsa import DIM
+from toolslib import indexing, screen, stats
+from toolslib.client import Client, Collection, Refused, Unreachable
 
 QUESTIONS = ("web server", "image editor", "vector similarity search")
 FETCHED = ("nginx", "gimp", "libfaiss-dev", "no-such-package")
@@ -25,7 +25,6 @@ SCHEMA = {
     "features": corpus.FEATURES,
     "index": {"kind": "hnsw", "m": 16, "ef_construction": 200},
 }
-POLL_S = 0.2
 
 
 class Failed(Exception):
@@ -63,22 +62,6 @@ def load(collection, prepared, record_path):
     )
     prepare.write_json(
         record_path, {"digest": prepared.stamp["digest"], "version": answer["version"]}
-    )
-
-
-def wait_for_index(collection):
-    """Polls until no build runs; the bar is the daemon's own estimate."""
-    state = collection.index()
-    if state["state"] != "ready":
-        with screen.Progress("building the HNSW index", 1000) as progress:
-            while state["state"] != "ready":
-                progress.reach(int(state["progress"] * 1000), state["eta_s"])
-                time.sleep(POLL_S)
-                state = collection.index()
-    if state["indexed_rows"] < state["rows"]:
-        screen.note(f"the index holds {state['indexed_rows']:,} rows; the rest is scanned exactly")
-    screen.note(
-        f"{state['kind']} over {state['indexed_rows']:,} vectors, {state['bytes'] / 1e6:,.0f} MB"
     )
 
 
@@ -124,8 +107,8 @@ def measure_all(collection, prepared):
     rows = []
     for effort, a in zip(efforts, answers):
         name = f"ef {effort['ef']}" if "ef" in effort else "exact"
-        inside = (f"{us / 1000:.2f}" for us in measure.percentiles(a.took_us))
-        outside = (f"{us / 1000:.2f}" for us in measure.percentiles(a.round_trip_us))
+        inside = (f"{us / 1000:.2f}" for us in stats.percentiles(a.took_us))
+        outside = (f"{us / 1000:.2f}" for us in stats.percentiles(a.round_trip_us))
         rows.append((name, f"{a.recall(exact):.3f}", *inside, *outside))
     screen.note(
         f"{len(keys)} packages ask for their {measure.K} nearest, one after the other; milliseconds"
@@ -149,7 +132,7 @@ def run(url, directory):
         screen.note(f"loaded before: version {collection.describe()['version']}")
     else:
         load(collection, prepared, record_path)
-    wait_for_index(collection)
+    indexing.wait_ready(collection)
 
     screen.heading("3. Ask in words")
     model = prepared.model()

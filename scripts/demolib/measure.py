@@ -1,16 +1,17 @@
 """Recall of the index against exact search, and how long answers take.
 
 A hit counts when it is at least as near as the last exact one: among packages with the same text
-any choice is right.
+any choice is right (toolslib/stats.py).
 """
 
 import random
 import time
 
+from toolslib import stats
+
 SAMPLE = 200
 K = 10
 EFFORTS = (16, 64, 128, 512)
-TIE = 1e-6
 
 
 class Answers:
@@ -27,17 +28,9 @@ class Answers:
             progress.advance(1)
 
     def recall(self, exact):
-        found = wanted = 0
-        for mine, right in zip(self.distances, exact.distances):
-            wanted += len(right)
-            found += sum(d <= right[-1] + TIE for d in mine[: len(right)]) if right else 0
-        return found / max(wanted, 1)
+        kth = [right[-1] if right else None for right in exact.distances]
+        return stats.recall(self.distances, kth, [len(right) for right in exact.distances])
 
 
 def sample_keys(keys):
     return random.Random(7).sample(keys, min(SAMPLE, len(keys)))
-
-
-def percentiles(values):
-    ordered = sorted(values)
-    return [ordered[min(int(len(ordered) * q), len(ordered) - 1)] for q in (0.50, 0.95, 0.99)]

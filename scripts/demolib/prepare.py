@@ -12,7 +12,9 @@ import os
 
 import numpy as np
 
-from . import corpus, lsa, screen
+from toolslib import screen
+
+from . import corpus, lsa
 
 LOOKUP = 10**lsa.DECIMALS
 

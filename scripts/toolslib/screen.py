@@ -6,6 +6,7 @@ what came of it, with a line in between every ten seconds.
 
 import shutil
 import sys
+import threading
 import time
 
 REDRAW_S, LINE_S = 0.1, 10.0
@@ -28,10 +29,12 @@ def duration(seconds):
 
 
 class Progress:
-    """Work of a known size: advance(n) or reach(done); close it with a `with` statement."""
+    """Work of a known size: advance(n) or reach(done), from any thread; close it with a `with`
+    statement. `items` (a number, a name) are what the size stands for, when it is in bytes."""
 
-    def __init__(self, label, total, unit="", scale=1):
+    def __init__(self, label, total, unit="", scale=1, items=None):
         self.label, self.total, self.unit, self.scale = label, max(total, 1), unit, scale
+        self.items, self.lock = items, threading.RLock()
         self.done, self.eta_s = 0, None
         self.terminal = sys.stdout.isatty()
         self.started = self.drawn = time.monotonic()
@@ -51,15 +54,24 @@ class Progress:
         return time.monotonic() - self.started
 
     def advance(self, n):
-        self.reach(self.done + n)
+        with self.lock:
+            self.reach(self.done + n)
+
+    def note(self, text):
+        """A line of its own above the bar."""
+        with self.lock:
+            if self.terminal:
+                sys.stdout.write("\r\x1b[K")
+            note(text)
 
     def reach(self, done, eta_s=None):
         """`eta_s` when someone knows better than the rate so far."""
-        self.done, self.eta_s = done, eta_s
-        now = time.monotonic()
-        if now - self.drawn >= (REDRAW_S if self.terminal else LINE_S):
-            self.drawn = now
-            self._draw()
+        with self.lock:
+            self.done, self.eta_s = done, eta_s
+            now = time.monotonic()
+            if now - self.drawn >= (REDRAW_S if self.terminal else LINE_S):
+                self.drawn = now
+                self._draw()
 
     def _rate(self):
         if not self.unit or self.seconds() <= 0:
@@ -74,7 +86,8 @@ class Progress:
 
     def _draw(self):
         share = min(self.done / self.total, 1)
-        text = f"{share:4.0%}{self._rate()}{self._left()}"
+        items = f" {share * self.items[0]:,.0f} {self.items[1]}" if self.items else ""
+        text = f"{share:4.0%}{items}{self._rate()}{self._left()}"
         if not self.terminal:
             note(f"{self.label}: {text}")
             return
