@@ -39,20 +39,21 @@ class Daemon:
         self.port_file = self.root / "port"
         self.env = dict(os.environ, **(env or {}))
         self.args = list(args)
+        self.listen = "127.0.0.1:0"  # set to keep one port over restarts
         self.wrapper = list(wrapper)
         self.process = None
         self.client = None
         self.root.mkdir(parents=True, exist_ok=True)
         Daemon.living.append(self)
 
-    def command(self, listen="127.0.0.1:0"):
+    def command(self, listen=None):
         return self.wrapper + [
             str(BINARY),
             "serve",
             "--data",
             str(self.data),
             "--listen",
-            listen,
+            listen or self.listen,
             "--port-file",
             str(self.port_file),
             *self.args,
