@@ -137,8 +137,11 @@ enum err replay_alter(struct collection *c, const void *record, size_t n, struct
     RETURN_NOT_OK(alter_record_decode(record, n, &schema, &tail_id, ctx));
     bool grows = schema->nfeatures > c->head->schema->nfeatures;
     enum err e = ERR_OK;
-    if (!schema_extends(schema, c->head->schema) || (grows && c->tail && c->tail->id == tail_id))
+    bool same_tail = c->tail && c->tail->id == tail_id;
+    if (!schema_extends(schema, c->head->schema) || (grows && same_tail))
         e = err_set(ctx, ERR_CORRUPT, "the log changes the schema to one that does not follow");
+    else if (!same_tail)
+        e = collection_check_unknown(c, tail_id, ctx);
     if (e == ERR_OK)
         e = prepare(c, schema, tail_id, &a, ctx);
     if (e == ERR_OK) {

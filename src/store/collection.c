@@ -256,7 +256,8 @@ static struct view *find_view(struct snapshot *s, uint64_t segment_id)
     return NULL;
 }
 
-static enum err check_unknown(const struct collection *c, uint64_t segment_id, struct err_ctx *ctx)
+enum err collection_check_unknown(const struct collection *c, uint64_t segment_id,
+                                  struct err_ctx *ctx)
 {
     if (!find_view(c->head, segment_id))
         return ERR_OK;
@@ -267,7 +268,7 @@ static enum err open_ref(struct collection *c, const struct segment_ref *ref, st
                          struct err_ctx *ctx)
 {
     char path[PATH_CAP];
-    RETURN_NOT_OK(check_unknown(c, ref->id, ctx));
+    RETURN_NOT_OK(collection_check_unknown(c, ref->id, ctx));
     segment_file_path(c, "segments", ref->id, path, sizeof path);
     RETURN_NOT_OK(segment_open(path, c->id, out, ctx));
     struct segment *s = *out;
@@ -424,7 +425,7 @@ static enum err replay_create(struct collection *c, const void *record, size_t n
 static enum err switch_tail(struct collection *c, uint64_t id, struct err_ctx *ctx)
 {
     struct segment *tail;
-    RETURN_NOT_OK(check_unknown(c, id, ctx));
+    RETURN_NOT_OK(collection_check_unknown(c, id, ctx));
     RETURN_NOT_OK(tail_new(id, c->head->schema, &tail, ctx));
     segment_release(c->tail);
     c->tail = tail;

@@ -74,6 +74,9 @@ void collection_publish(struct collection *c, struct snapshot *s);
 void collection_set_read_only(struct collection *c, const char *reason);
 /* With the commit lock: ERR_UNAVAILABLE / ERR_NOT_FOUND when writes are not taken. */
 WARN_UNUSED enum err collection_check_writable(struct collection *c, struct err_ctx *ctx);
+/* ERR_CORRUPT when head has a segment of that id: no id is used twice. */
+WARN_UNUSED enum err collection_check_unknown(const struct collection *c, uint64_t segment_id,
+                                              struct err_ctx *ctx);
 /* The id is in use: the next one is behind it. */
 void collection_note_segment_id(struct collection *c, uint64_t id);
 void segment_file_path(const struct collection *c, const char *folder, uint64_t id, char *out,
