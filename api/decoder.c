@@ -1,6 +1,7 @@
 /* Request bodies into loads.
  *
  *   JSON, NDJSON:  bytes -> framer -> row text -> row_reader -> batch -> load_add when full
+ *   columnar JSON: gathered whole; columnar_json.c. Its first field tells it from rows.
  *   octet-stream:  bytes = vectors; the batch borrows them, keys count on; no work per row
  *   npy:           the same behind a header: npy_rows.c
  *
@@ -8,6 +9,7 @@
  * row and field. */
 #include "api/decoder.h"
 
+#include "api/columnar_json.h"
 #include "api/framer.h"
 #include "api/npy_rows.h"
 #include "api/row_json.h"
@@ -25,6 +27,10 @@ struct decoder {
     struct framer framer;
     struct row_reader reader;
     struct npy_rows npy;
+    enum columnar_form form; /* of a JSON body */
+    struct buf text;         /* of a body whose form is not known, or columnar */
+    struct service *service;
+    uint64_t reserved; /* for `text` */
     uint64_t rows;
     int64_t first_key;
     size_t pending_bytes; /* text of the rows in the batch */
@@ -68,6 +74,7 @@ enum err decoder_new(struct load *l, const struct decoder_options *o, struct dec
     d->load = l;
     d->media = o->media;
     d->first_key = o->first_key;
+    d->service = o->service;
     d->batch_rows_max = rows_max(load_schema(l));
     enum framer_shape shape = o->media == MEDIA_JSON ? FRAMER_JSON : FRAMER_LINES;
     framer_init(&d->framer, shape, o->row_bytes_max, add_row, d);
@@ -90,6 +97,8 @@ void decoder_free(struct decoder *d)
     framer_deinit(&d->framer);
     row_reader_deinit(&d->reader);
     npy_rows_deinit(&d->npy);
+    buf_deinit(&d->text);
+    service_unreserve(d->service, d->reserved);
     batch_free(d->batch);
     free(d);
 }
@@ -113,12 +122,53 @@ static enum err feed_vectors(struct decoder *d, const void *data, size_t n, stru
     return flush(d, ctx);
 }
 
+static enum err gather(struct decoder *d, const void *data, size_t n, struct err_ctx *ctx)
+{
+    size_t before = d->text.cap;
+    buf_put(&d->text, data, n);
+    if (d->text.failed)
+        return err_no_memory(ctx, d->text.len + n);
+    size_t grown = d->text.cap - before;
+    RETURN_NOT_OK(service_reserve(d->service, d->reserved, grown, ctx));
+    d->reserved += grown;
+    return ERR_OK;
+}
+
+/* Nearly always the first piece tells the form and nothing is gathered for rows. */
+static enum err feed_json(struct decoder *d, const void *data, size_t n, struct err_ctx *ctx)
+{
+    if (d->form == COLUMNAR_NO)
+        return framer_feed(&d->framer, data, n, ctx);
+    if (d->form == COLUMNAR_UNDECIDED && d->text.len == 0 &&
+        (d->form = columnar_form(data, n)) == COLUMNAR_NO)
+        return framer_feed(&d->framer, data, n, ctx);
+    RETURN_NOT_OK(gather(d, data, n, ctx));
+    if (d->form == COLUMNAR_YES)
+        return ERR_OK;
+    d->form = columnar_form(d->text.data, d->text.len);
+    return d->form == COLUMNAR_NO ? framer_feed(&d->framer, d->text.data, d->text.len, ctx)
+                                  : ERR_OK;
+}
+
+static enum err finish_json(struct decoder *d, struct err_ctx *ctx)
+{
+    if (d->form == COLUMNAR_YES)
+        return columnar_json_load(d->text.data, d->text.len, d->load, d->batch, &d->reader,
+                                  d->batch_rows_max, ctx);
+    if (d->form == COLUMNAR_UNDECIDED && d->text.len)
+        RETURN_NOT_OK(framer_feed(&d->framer, d->text.data, d->text.len, ctx));
+    RETURN_NOT_OK(framer_finish(&d->framer, ctx));
+    return flush(d, ctx);
+}
+
 enum err decoder_feed(struct decoder *d, const void *data, size_t n, struct err_ctx *ctx)
 {
     if (d->media == MEDIA_OCTETS)
         return feed_vectors(d, data, n, ctx);
     if (d->media == MEDIA_NPY)
         return npy_rows_feed(&d->npy, data, n, ctx);
+    if (d->media == MEDIA_JSON)
+        return feed_json(d, data, n, ctx);
     return framer_feed(&d->framer, data, n, ctx);
 }
 
@@ -126,6 +176,8 @@ enum err decoder_finish(struct decoder *d, struct err_ctx *ctx)
 {
     if (d->media == MEDIA_NPY)
         return npy_rows_finish(&d->npy, ctx);
+    if (d->media == MEDIA_JSON)
+        return finish_json(d, ctx);
     if (d->media != MEDIA_OCTETS) {
         RETURN_NOT_OK(framer_finish(&d->framer, ctx));
         return flush(d, ctx);

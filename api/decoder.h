@@ -4,15 +4,17 @@
 #define LOADSTONE_API_DECODER_H
 
 #include "api/media.h"
+#include "api/service.h"
 #include "store/load.h"
 
 struct decoder;
 
 struct decoder_options {
     enum media media;
-    uint64_t row_bytes_max; /* JSON: of one row's text */
-    int64_t first_key;      /* octet-stream, npy */
-    uint64_t body_bytes;    /* of the whole body; 0 = unknown */
+    struct service *service; /* counts what a columnar body holds */
+    uint64_t row_bytes_max;  /* JSON: of one row's text */
+    int64_t first_key;       /* octet-stream, npy */
+    uint64_t body_bytes;     /* of the whole body; 0 = unknown */
 };
 
 /* The load stays the caller's and must outlive the decoder. */

@@ -79,7 +79,9 @@ static enum err end_name(struct framer *f, struct err_ctx *ctx)
 {
     bool known = f->carry.len == 4 && memcmp(f->carry.data, "rows", 4) == 0;
     if (!known || f->rows_seen)
-        return err_set(ctx, ERR_INVALID, "%s field '%.*s' in the body; known: rows",
+        return err_set(ctx, ERR_INVALID,
+                       "%s field '%.*s' in the body; known: rows (or, as columns: keys, vectors, "
+                       "features)",
                        known ? "repeated" : "unknown", (int)f->carry.len,
                        f->carry.data ? (const char *)f->carry.data : "");
     buf_reset(&f->carry);

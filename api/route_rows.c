@@ -119,7 +119,9 @@ static enum err begin_upload(struct request *r, struct upload_options *o, struct
 enum err rows_begin(struct request *r, struct err_ctx *ctx)
 {
     struct upload_options o = {
-        .decoder = {.media = r->media_in, .row_bytes_max = r->service->limits.row_bytes_max},
+        .decoder = {.media = r->media_in,
+                    .service = r->service,
+                    .row_bytes_max = r->service->limits.row_bytes_max},
         .length = r->head.content_length > 0 ? (uint64_t)r->head.content_length : 0,
     };
     o.decoder.body_bytes = o.length;

@@ -264,7 +264,7 @@ static enum err put_cell(struct row_reader *r, const struct feature *f, struct e
 
 /* ---- fields ---- */
 
-static enum err add_feature(struct row_reader *r, struct batch *b, uint32_t feature,
+enum err row_reader_feature(struct row_reader *r, struct batch *b, uint32_t feature,
                             struct err_ctx *ctx)
 {
     enum json_type found;
@@ -281,7 +281,7 @@ static enum err add_feature(struct row_reader *r, struct batch *b, uint32_t feat
     return batch_set(b, feature, r->cell.data ? (const void *)r->cell.data : "", r->cell.len, ctx);
 }
 
-static enum err add_vector(struct row_reader *r, struct batch *b, struct err_ctx *ctx)
+enum err row_reader_vector(struct row_reader *r, struct batch *b, struct err_ctx *ctx)
 {
     enum json_type found;
     size_t n;
@@ -326,11 +326,11 @@ static enum err add_field(struct row_reader *r, struct batch *b, struct json_sli
         return json_skip(&r->json, ctx);
     }
     if (json_slice_is(name, "vector"))
-        return add_vector(r, b, ctx);
+        return row_reader_vector(r, b, ctx);
     int feature = find_feature(r, name);
     if (feature < 0)
         return unknown_feature(name, ctx);
-    return add_feature(r, b, (uint32_t)feature, ctx);
+    return row_reader_feature(r, b, (uint32_t)feature, ctx);
 }
 
 /* Starts the batch's row with the object's key, wherever that stands. */

@@ -22,6 +22,11 @@ WARN_UNUSED enum err row_reader_add(struct row_reader *r, struct batch *b, const
                                     size_t n, uint64_t number, uint64_t offset,
                                     struct err_ctx *ctx);
 
+/* One cell of the batch's last row: the value that comes next in r->json. */
+WARN_UNUSED enum err row_reader_feature(struct row_reader *r, struct batch *b, uint32_t feature,
+                                        struct err_ctx *ctx);
+WARN_UNUSED enum err row_reader_vector(struct row_reader *r, struct batch *b, struct err_ctx *ctx);
+
 /* A key of the collection's type; int64 keys come as numbers or as strings of digits. Fills `i` or
  * `s`. */
 WARN_UNUSED enum err key_read(struct json_reader *json, enum key_type type, int64_t *i,
