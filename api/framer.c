@@ -11,6 +11,8 @@
  * or the row. */
 #include "api/framer.h"
 
+#include "api/json_scan.h"
+
 enum state { OPEN, NAME, IN_NAME, COLON, ARRAY, FIRST, NEXT, ROW, AFTER, CLOSE, END };
 
 enum { NAME_CHARS_MAX = 64 };
@@ -152,35 +154,20 @@ static enum err step(struct framer *f, const char *p, uint64_t at, struct err_ct
 /* Moves over a string's bytes; returns where it stopped: behind the closing quote or at the end. */
 static const char *skip_string(struct framer *f, const char *p, const char *end)
 {
+    bool high;
     for (; p < end; p++) {
-        if (f->escaped)
+        if (f->escaped) {
             f->escaped = false;
-        else if (*p == '\\')
-            f->escaped = true;
-        else if (*p == '"') {
+            continue;
+        }
+        p = json_scan_string(p, end, &high);
+        if (p == end)
+            break;
+        f->escaped = *p == '\\';
+        if (*p == '"') {
             f->in_string = false;
             return p + 1;
         }
-    }
-    return p;
-}
-
-/* Moves over bytes that are neither a quote nor a bracket, a block at a time; may stop early. Bit
- * 0x20 is all that tells '[' from '{' and ']' from '}'. */
-static const char *skip_plain(const char *p, const char *end)
-{
-    typedef uint8_t block __attribute__((vector_size(16)));
-    for (; (size_t)(end - p) >= sizeof(block); p += sizeof(block)) {
-        block text;
-        uint64_t found[2];
-        memcpy(&text, p, sizeof text);
-        block folded = text | 0x20;
-        block special = (block)((text == '"') | (folded == '{') | (folded == '}'));
-        memcpy(found, &special, sizeof found);
-        if (found[0])
-            return p + __builtin_ctzll(found[0]) / 8;
-        if (found[1])
-            return p + 8 + __builtin_ctzll(found[1]) / 8;
     }
     return p;
 }
@@ -204,7 +191,7 @@ static const char *skip_row(struct framer *f, const char *p, const char *end)
                 break;
             }
         } else {
-            p = skip_plain(p, end);
+            p = json_scan_structure(p, end);
         }
     }
     return p;

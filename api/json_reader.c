@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "api/float_run.h"
+#include "api/json_scan.h"
 #include "api/number.h"
 
 void json_init(struct json_reader *r, const void *text, size_t n, uint64_t base)
@@ -247,20 +248,6 @@ static enum err read_escape(struct json_reader *r, struct buf *out, struct err_c
     return ERR_OK;
 }
 
-/* Moves `p` over characters that stand for themselves; ORs them together to tell ASCII. */
-static unsigned char skip_plain(struct json_reader *r)
-{
-    unsigned char seen = 0;
-    while (r->p < r->end) {
-        unsigned char c = (unsigned char)*r->p;
-        if (c < 0x20 || c == '"' || c == '\\')
-            break;
-        seen |= c;
-        r->p++;
-    }
-    return seen;
-}
-
 static enum err check_utf8(const struct json_reader *r, const char *from, struct err_ctx *ctx)
 {
     if (utf8_valid(from, (size_t)(r->p - from)))
@@ -271,7 +258,9 @@ static enum err check_utf8(const struct json_reader *r, const char *from, struct
 static enum err plain_run(struct json_reader *r, struct json_slice *run, struct err_ctx *ctx)
 {
     const char *from = r->p;
-    if (skip_plain(r) & 0x80)
+    bool high;
+    r->p = json_scan_string(from, r->end, &high);
+    if (high)
         RETURN_NOT_OK(check_utf8(r, from, ctx));
     if (r->p == r->end || (*r->p != '"' && *r->p != '\\'))
         return unexpected(r, "the end of a string", ctx);
@@ -482,13 +471,15 @@ static enum err skip_object(struct json_reader *r, struct err_ctx *ctx)
 
 static enum err skip_array(struct json_reader *r, struct err_ctx *ctx)
 {
+    float unused[64];
     bool more;
     RETURN_NOT_OK(json_array(r, ctx));
     for (;;) {
         RETURN_NOT_OK(json_next_item(r, &more, ctx));
         if (!more)
             return ERR_OK;
-        RETURN_NOT_OK(json_skip(r, ctx));
+        if (!float_run_read(r->p, r->end, unused, sizeof unused / sizeof unused[0], &r->p))
+            RETURN_NOT_OK(json_skip(r, ctx));
     }
 }
 

@@ -236,6 +236,19 @@ static void read_array(const char *text, size_t len, bool in_runs, struct outcom
     json_deinit(&r);
 }
 
+/* Values that are only skipped meet the same syntax. */
+static void expect_skip(const char *text, size_t len, const struct outcome *wanted)
+{
+    struct json_reader r;
+    struct err_ctx err;
+    err_clear(&err);
+    json_init(&r, text, len, 1000);
+    assert_int_equal(json_skip(&r, &err), wanted->e);
+    assert_string_equal(err.detail, wanted->err.detail);
+    assert_int_equal(r.p - text, wanted->stop);
+    json_deinit(&r);
+}
+
 static void expect_same(const char *text, size_t len)
 {
     static struct outcome a, b;
@@ -244,6 +257,8 @@ static void expect_same(const char *text, size_t len)
     memcpy(copy, text, len);
     read_array(copy, len, true, &a);
     read_array(copy, len, false, &b);
+    if (b.e == ERR_OK || b.e == ERR_INVALID)
+        expect_skip(copy, len, &b);
     free(copy);
     if (a.e != b.e || strcmp(a.err.detail, b.err.detail) != 0)
         fail_msg("%.*s: \"%s\", one by one \"%s\"", (int)len, text, a.err.detail, b.err.detail);

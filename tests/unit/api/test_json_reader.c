@@ -281,6 +281,49 @@ static void test_raw_text_of_a_value(void **state)
     json_deinit(&r);
 }
 
+/* Strings are passed over in blocks: what ends them, or is wrong in them, at every place. */
+static void test_strings_end_at_the_right_byte_whatever_their_length(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *middle, *becomes; /* NULL: refused */
+    } cases[] = {
+        {"", ""},
+        {"\\\"", "\""},
+        {"\\\\", "\\"},
+        {"\xc3\xa9", "\xc3\xa9"},
+        {"\x7f[{", "\x7f[{"},
+        {"\x1f", NULL},
+        {"\n", NULL},
+        {"\xc3", NULL},
+        {"\xff", NULL},
+        {"\\x", NULL},
+    };
+    for (size_t before = 0; before < 40; before++) {
+        for (size_t after = 0; after < 40; after += 3) {
+            for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+                char text[128], wanted[128];
+                snprintf(text, sizeof text, "\"%0*d%s%0*d\",\xff\"", (int)before + 1, 0,
+                         cases[i].middle, (int)after + 1, 0);
+                snprintf(wanted, sizeof wanted, "%0*d%s%0*d", (int)before + 1, 0,
+                         cases[i].becomes ? cases[i].becomes : "", (int)after + 1, 0);
+                struct json_reader r;
+                struct json_slice s;
+                struct err_ctx err;
+                err_clear(&err);
+                json_init(&r, text, strlen(text), 0);
+                enum err e = json_string(&r, &s, &err);
+                assert_int_equal(e, cases[i].becomes ? ERR_OK : ERR_INVALID);
+                if (e == ERR_OK) {
+                    assert_true(json_slice_is(s, wanted));
+                    assert_int_equal(*r.p, ',');
+                }
+                json_deinit(&r);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_whole_numbers),
         cmocka_unit_test(test_float_arrays),
         cmocka_unit_test(test_raw_text_of_a_value),
+        cmocka_unit_test(test_strings_end_at_the_right_byte_whatever_their_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
