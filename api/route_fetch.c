@@ -1,16 +1,16 @@
 /* Fetch: features by key, columnar for many keys, one object for one.
  *
- *   {"keys":[..],"features":[..]}  ->  keys resolved to rows, once  ->  column by column
+ *   {"keys":[..],"features":[..]}  ->  keys looked up together  ->  column by column
  *
  * Threads: on the HTTP thread while short, else on a reader. Failure: the first error replaces the
  * answer. */
 #include "api/routes.h"
 
 #include "api/columns.h"
+#include "api/fetch_keys.h"
+#include "api/fetch_octets.h"
 #include "api/json_writer.h"
-#include "api/number.h"
 #include "api/problem.h"
-#include "api/row_json.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 
@@ -18,7 +18,7 @@ METRIC_HISTOGRAM(fetch_time, "loadstone_fetch_duration_seconds",
                  "Time of a fetch inside the daemon: from the request line to the answer made.")
 METRIC_COUNTER(fetch_keys, "loadstone_fetch_keys_total", "Keys of fetches answered.")
 
-enum { NOT_FOUND = UINT32_MAX };
+enum { VECTORS = UINT32_MAX }; /* instead of a feature */
 
 struct fetch_ask {
     bool keys, features, with_vectors_seen; /* fields that came */
@@ -26,46 +26,6 @@ struct fetch_ask {
 };
 
 /* ---- many keys ---- */
-
-/* Looks the key up at once: its text lies in the body only until the next one is read. The answer's
- * "keys" are written on the way. */
-static enum err read_key(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
-{
-    struct row_ref ref;
-    struct json_slice text;
-    int64_t number;
-    bool found;
-    RETURN_NOT_OK(key_read(&r->json, s->schema->key, &number, &text, ctx));
-    if (s->schema->key == KEY_INT64) {
-        found = snapshot_find_int(s, number, &ref);
-        json_put_int(&r->out, number);
-    } else {
-        found = snapshot_find_str(s, text.data, text.len, &ref);
-        json_put_string(&r->out, text.data, text.len);
-    }
-    if (!found)
-        ref.view = NOT_FOUND;
-    buf_put(&r->refs, &ref, sizeof ref);
-    return r->refs.failed ? err_no_memory(ctx, r->refs.len) : ERR_OK;
-}
-
-static enum err read_keys(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
-{
-    bool more;
-    RETURN_NOT_OK(json_array(&r->json, ctx));
-    for (int64_t row = 0;; row++) {
-        RETURN_NOT_OK(json_next_item(&r->json, &more, ctx));
-        if (!more)
-            return ERR_OK;
-        if (row)
-            buf_put_u8(&r->out, ',');
-        enum err e = read_key(r, s, ctx);
-        if (e != ERR_OK) {
-            problem_place(ctx, row, "keys", 4);
-            return e;
-        }
-    }
-}
 
 /* Which of the fields a name is; false when it came before. */
 static bool first_time(bool *seen)
@@ -80,7 +40,7 @@ static enum err read_field(struct request *r, const struct snapshot *s, struct j
 {
     enum json_type type;
     if (json_slice_is(name, "keys") && first_time(&a->keys))
-        return read_keys(r, s, ctx);
+        return fetch_keys_read_json(r, s->schema, ctx);
     if (json_slice_is(name, "with_vectors") && first_time(&a->with_vectors_seen))
         return json_bool(&r->json, &a->with_vectors, ctx);
     if (json_slice_is(name, "features") && !a->features) {
@@ -95,11 +55,14 @@ static enum err read_field(struct request *r, const struct snapshot *s, struct j
     return request_unknown_field(name, "the body of a fetch", "keys, features, with_vectors", ctx);
 }
 
-static enum err read_body(struct request *r, const struct snapshot *s, struct fetch_ask *a,
+static enum err read_json(struct request *r, const struct snapshot *s, struct fetch_ask *a,
                           struct err_ctx *ctx)
 {
     struct json_slice name;
     bool more;
+    if (r->target.nparams)
+        return err_set(ctx, ERR_INVALID,
+                       "what a JSON fetch asks for goes into its body, not into the URL");
     if (r->body.len == 0)
         return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
     json_reinit(&r->json, r->body.data, r->body.len, 0);
@@ -120,36 +83,42 @@ static enum err read_body(struct request *r, const struct snapshot *s, struct fe
     return a->features ? ERR_OK : columns_all(s->schema, &r->columns, ctx);
 }
 
-static size_t key_count(const struct request *r)
+static enum err read_columns(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
 {
-    return r->refs.len / sizeof(struct row_ref);
+    const struct target_segment *names = target_param(&r->target, "features");
+    if (names)
+        return columns_read_text(names->text, s->schema, &r->columns, ctx);
+    return columns_all(s->schema, &r->columns, ctx);
 }
 
-static struct row_ref key_row(const struct request *r, size_t i)
+static enum err read_octets(struct request *r, const struct snapshot *s, struct fetch_ask *a,
+                            struct err_ctx *ctx)
 {
-    return ((const struct row_ref *)r->refs.data)[i];
+    RETURN_NOT_OK(request_param_bool(r, "with_vectors", &a->with_vectors, ctx));
+    RETURN_NOT_OK(read_columns(r, s, ctx));
+    return fetch_keys_read_octets(r, s->schema, ctx);
 }
 
 static void put_found(struct request *r)
 {
-    for (size_t i = 0; i < key_count(r); i++) {
+    for (size_t i = 0; i < fetch_key_count(r); i++) {
         if (i)
             buf_put_u8(&r->out, ',');
-        json_put_bool(&r->out, key_row(r, i).view != NOT_FOUND);
+        struct row_ref ref;
+        json_put_bool(&r->out, fetch_key_row(r, i, &ref));
     }
 }
 
-/* `feature` NOT_FOUND writes the vectors. */
 static enum err put_column(struct request *r, const struct snapshot *s, uint32_t feature,
                            struct err_ctx *ctx)
 {
-    for (size_t i = 0; i < key_count(r); i++) {
-        struct row_ref ref = key_row(r, i);
+    for (size_t i = 0; i < fetch_key_count(r); i++) {
+        struct row_ref ref;
         if (i)
             buf_put_u8(&r->out, ',');
-        if (ref.view == NOT_FOUND)
+        if (!fetch_key_row(r, i, &ref))
             json_put_raw(&r->out, "null");
-        else if (feature == NOT_FOUND)
+        else if (feature == VECTORS)
             row_put_vector(&r->out, s, ref);
         else
             row_put_cell(&r->out, s, ref, feature);
@@ -158,9 +127,13 @@ static enum err put_column(struct request *r, const struct snapshot *s, uint32_t
     return ERR_OK;
 }
 
-static enum err put_columns(struct request *r, const struct snapshot *s, bool with_vectors,
-                            struct err_ctx *ctx)
+static enum err put_json(struct request *r, const struct snapshot *s, bool with_vectors,
+                         struct err_ctx *ctx)
 {
+    json_put_raw(&r->out, "{\"version\":");
+    json_put_uint(&r->out, s->version);
+    json_put_raw(&r->out, ",\"keys\":[");
+    fetch_keys_put(r, s->schema);
     json_put_raw(&r->out, "],\"found\":[");
     put_found(r);
     json_put_raw(&r->out, "],\"features\":{");
@@ -175,7 +148,7 @@ static enum err put_columns(struct request *r, const struct snapshot *s, bool wi
     buf_put_u8(&r->out, '}');
     if (with_vectors) {
         json_put_raw(&r->out, ",\"vectors\":[");
-        RETURN_NOT_OK(put_column(r, s, NOT_FOUND, ctx));
+        RETURN_NOT_OK(put_column(r, s, VECTORS, ctx));
         buf_put_u8(&r->out, ']');
     }
     json_put_raw(&r->out, "}\n");
@@ -191,16 +164,20 @@ static void count_fetch(const struct request *r, size_t keys)
 static enum err fetch_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
 {
     struct fetch_ask a = {0};
-    buf_reset(&r->refs);
+    bool octets = r->media_out == MEDIA_OCTETS;
+    fetch_keys_reset(r);
     buf_reset(&r->columns);
-    json_put_raw(&r->out, "{\"version\":");
-    json_put_uint(&r->out, s->version);
-    json_put_raw(&r->out, ",\"keys\":[");
-    RETURN_NOT_OK(read_body(r, s, &a, ctx));
-    if (request_defers(r, columns_cost_us(s->schema, &r->columns, a.with_vectors, key_count(r))))
+    RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(r, s, &a, ctx)
+                                              : read_json(r, s, &a, ctx));
+    if (octets)
+        RETURN_NOT_OK(fetch_octets_check(r, s->schema, ctx));
+    size_t n = fetch_key_count(r);
+    if (request_defers(r, columns_cost_us(s->schema, &r->columns, a.with_vectors, n)))
         return ERR_OK;
-    RETURN_NOT_OK(put_columns(r, s, a.with_vectors, ctx));
-    count_fetch(r, key_count(r));
+    fetch_keys_find(r, s);
+    RETURN_NOT_OK(octets ? fetch_octets_put(r, s, a.with_vectors, ctx)
+                         : put_json(r, s, a.with_vectors, ctx));
+    count_fetch(r, n);
     return ERR_OK;
 }
 
@@ -220,31 +197,13 @@ enum err fetch_features(struct request *r, struct err_ctx *ctx)
 static enum err find_row(struct request *r, const struct snapshot *s, struct row_ref *ref,
                          struct err_ctx *ctx)
 {
-    const struct target_segment *key = request_segment(r, 4);
-    int64_t number;
-    bool found;
-    if (s->schema->key == KEY_INT64) {
-        if (number_parse_int64(key->text, key->len, &number) != NUMBER_OK)
-            return err_set_at(ctx, ERR_INVALID, -1, "key",
-                              "'%.40s' is not a key of this collection: its keys are int64",
-                              key->text);
-        found = snapshot_find_int(s, number, ref);
-    } else {
-        found = snapshot_find_str(s, key->text, key->len, ref);
-    }
-    if (found)
+    fetch_keys_reset(r);
+    RETURN_NOT_OK(fetch_keys_read_path(r, s->schema, ctx));
+    fetch_keys_find(r, s);
+    if (fetch_key_row(r, 0, ref))
         return ERR_OK;
     return err_set_at(ctx, ERR_NOT_FOUND, -1, "key", "the collection has no key '%.200s'",
-                      key->text);
-}
-
-static enum err read_columns(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
-{
-    const struct target_segment *names = target_param(&r->target, "features");
-    buf_reset(&r->columns);
-    if (names)
-        return columns_read_text(names->text, s->schema, &r->columns, ctx);
-    return columns_all(s->schema, &r->columns, ctx);
+                      request_segment(r, 4)->text);
 }
 
 static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
@@ -252,6 +211,7 @@ static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct
     struct row_ref ref;
     bool with_vectors = false;
     RETURN_NOT_OK(request_param_bool(r, "with_vectors", &with_vectors, ctx));
+    buf_reset(&r->columns);
     RETURN_NOT_OK(read_columns(r, s, ctx));
     RETURN_NOT_OK(find_row(r, s, &ref, ctx));
     json_put_raw(&r->out, "{\"version\":");

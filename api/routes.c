@@ -7,6 +7,7 @@
 
 #define ROWS_IN (MEDIA_JSON | MEDIA_NDJSON | MEDIA_OCTETS | MEDIA_NPY)
 #define SEARCH_IO (MEDIA_JSON | MEDIA_OCTETS)
+#define FETCH_IO (MEDIA_JSON | MEDIA_OCTETS)
 
 const struct route api_routes[] = {
     {.method = "POST",
@@ -17,9 +18,9 @@ const struct route api_routes[] = {
      .run = search},
     {.method = "POST",
      .path = "v1/collections/{}/features",
-     .params = "",
-     .takes = MEDIA_JSON,
-     .offers = MEDIA_JSON,
+     .params = "features with_vectors",
+     .takes = FETCH_IO,
+     .offers = FETCH_IO,
      .run = fetch_features},
     {.method = "GET",
      .path = "v1/collections/{}/rows/{}",

@@ -28,7 +28,7 @@ static bool buf_fail(struct buf *b)
     return false;
 }
 
-bool buf_reserve(struct buf *b, size_t extra)
+bool buf_grow(struct buf *b, size_t extra)
 {
     size_t need, cap;
     if (b->failed)
@@ -59,23 +59,11 @@ void *buf_extend(struct buf *b, size_t n)
     return at;
 }
 
-void buf_put(struct buf *b, const void *data, size_t n)
-{
-    void *at = buf_extend(b, n);
-    if (at && n)
-        memcpy(at, data, n);
-}
-
 void buf_put_zeros(struct buf *b, size_t n)
 {
     void *at = buf_extend(b, n);
     if (at && n)
         memset(at, 0, n);
-}
-
-void buf_put_u8(struct buf *b, uint8_t v)
-{
-    buf_put(b, &v, sizeof(v));
 }
 
 void buf_put_u16(struct buf *b, uint16_t v)

@@ -22,13 +22,27 @@ static inline void buf_reset(struct buf *b)
     b->len = 0;
     b->failed = false;
 }
+bool buf_grow(struct buf *b, size_t extra); /* what buf_reserve does when there is no room */
 /* Room for `extra` more bytes; false (and b->failed) when memory is out. Growth is geometric. */
-bool buf_reserve(struct buf *b, size_t extra);
+static inline bool buf_reserve(struct buf *b, size_t extra)
+{
+    return (!b->failed && extra <= b->cap - b->len) || buf_grow(b, extra);
+}
 /* Appends `n` bytes and returns where they start, uninitialised; NULL when memory is out. */
 void *buf_extend(struct buf *b, size_t n);
-void buf_put(struct buf *b, const void *data, size_t n);
+static inline void buf_put(struct buf *b, const void *data, size_t n)
+{
+    if (n && buf_reserve(b, n)) {
+        memcpy(b->data + b->len, data, n);
+        b->len += n;
+    }
+}
+static inline void buf_put_u8(struct buf *b, uint8_t v)
+{
+    if (buf_reserve(b, 1))
+        b->data[b->len++] = v;
+}
 void buf_put_zeros(struct buf *b, size_t n);
-void buf_put_u8(struct buf *b, uint8_t v);
 void buf_put_u16(struct buf *b, uint16_t v);
 void buf_put_u32(struct buf *b, uint32_t v);
 void buf_put_u64(struct buf *b, uint64_t v);

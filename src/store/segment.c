@@ -50,6 +50,8 @@ void segment_set_ann(struct segment *s, void *ann, void (*ann_free)(void *))
     atomic_store_explicit(&s->ann, ann, memory_order_release);
 }
 
+enum { GUESS_SLOTS = 8 }; /* a cache line's worth */
+
 /* ---- opening a file ---- */
 
 static enum err corrupt(const char *path, struct err_ctx *ctx, const char *what)
@@ -393,10 +395,17 @@ const void *segment_cell(const struct segment *s, uint32_t row, uint32_t feature
 
 /* ---- keys ---- */
 
+static int64_t key_int(const void *key)
+{
+    int64_t k;
+    memcpy(&k, key, sizeof k); /* it may lie at any address */
+    return k;
+}
+
 static bool same_key(const struct segment *s, uint32_t row, const void *key, size_t len)
 {
     if (s->schema->key == KEY_INT64)
-        return segment_key_int(s, row) == *(const int64_t *)key;
+        return segment_key_int(s, row) == key_int(key);
     size_t n;
     const void *k = segment_key_str(s, row, &n);
     return n == len && memcmp(k, key, n) == 0;
@@ -424,20 +433,68 @@ static uint32_t probe(const struct segment *s, const void *key, size_t len, uint
     return 0;
 }
 
-uint32_t segment_find_int(const struct segment *s, int64_t key)
+/* False when the bounds of an int64 segment rule the key out. */
+static bool in_bounds(const struct segment *s, const void *key)
 {
-    if (s->tail)
-        return tail_find(s->tail, &key, sizeof key, key_hash(&key, sizeof key));
-    if (!s->rows || key < s->key_min || key > s->key_max)
-        return 0;
-    if (s->keys_run)
-        return (uint32_t)((uint64_t)key - (uint64_t)s->first_key) + 1;
-    return probe(s, &key, sizeof key, key_hash(&key, sizeof key));
+    if (s->schema->key != KEY_INT64)
+        return true;
+    int64_t k = key_int(key);
+    return s->rows && k >= s->key_min && k <= s->key_max;
 }
 
-uint32_t segment_find_str(const struct segment *s, const void *key, size_t len, uint64_t hash)
+static uint32_t run_row(const struct segment *s, const void *key)
 {
-    return s->tail ? tail_find(s->tail, key, len, hash) : probe(s, key, len, hash);
+    return (uint32_t)((uint64_t)key_int(key) - (uint64_t)s->first_key);
+}
+
+uint32_t segment_find(const struct segment *s, const void *key, size_t len, uint64_t hash)
+{
+    if (s->tail)
+        return tail_find(s->tail, key, len, hash);
+    if (!in_bounds(s, key))
+        return 0;
+    return s->keys_run ? run_row(s, key) + 1 : probe(s, key, len, hash);
+}
+
+void segment_prefetch_slot(const struct segment *s, uint64_t hash)
+{
+    if (s->key_slots)
+        __builtin_prefetch(&s->key_slots[hash & s->key_slots_mask]);
+}
+
+uint32_t segment_guess(const struct segment *s, const void *key, uint64_t hash)
+{
+    if (s->tail || !in_bounds(s, key))
+        return 0;
+    if (s->keys_run)
+        return run_row(s, key) + 1;
+    for (unsigned n = 0; n < GUESS_SLOTS; n++) {
+        uint64_t slot = s->key_slots[(hash + n) & s->key_slots_mask];
+        if (!slot)
+            return 0;
+        if (slot >> 32 == hash >> 32)
+            return (uint32_t)slot <= s->rows ? (uint32_t)slot : 0;
+    }
+    return 0;
+}
+
+void segment_prefetch_row(const struct segment *s, uint32_t row)
+{
+    if (s->schema->strip_bytes) {
+        const uint8_t *strip = s->strips + (size_t)row * s->schema->strip_bytes;
+        __builtin_prefetch(strip);
+        __builtin_prefetch(strip + s->schema->strip_bytes - 1);
+    }
+    if (s->int_keys)
+        __builtin_prefetch(&s->int_keys[row]);
+    if (s->key_offsets)
+        __builtin_prefetch(&s->key_offsets[row]);
+}
+
+void segment_prefetch_key(const struct segment *s, uint32_t row)
+{
+    if (s->key_offsets && s->key_offsets[row] < s->key_bytes_len)
+        __builtin_prefetch(s->key_bytes + s->key_offsets[row]);
 }
 
 uint32_t segment_older(const struct segment *s, uint32_t row)

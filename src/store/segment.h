@@ -110,17 +110,35 @@ const uint8_t *segment_strip(const struct segment *s, uint32_t row);
  * feature. */
 const void *segment_cell(const struct segment *s, uint32_t row, uint32_t feature, size_t *len);
 
-/* Rows of a key, newest first: start with segment_find_*, go on with segment_older; each returns
- * row + 1, or 0 for none. A tail may return rows that a snapshot does not know of yet. */
-uint32_t segment_find_int(const struct segment *s, int64_t key);
-uint32_t segment_find_str(const struct segment *s, const void *key, size_t len, uint64_t hash);
-uint32_t segment_older(const struct segment *s, uint32_t row);
-
-/* seq of a row. */
-void segment_seq(const struct segment *s, uint32_t row, uint64_t *version, uint64_t *ordinal);
-
 /* Hash of a key, the same in every segment and on every machine (XXH3-64, seed 0, of the bytes; an
  * int64 as 8 little-endian bytes). */
 uint64_t key_hash(const void *key, size_t len);
+
+/* Rows of a key, newest first: start with segment_find*, go on with segment_older; each returns
+ * row + 1, or 0 for none. A tail may return rows that a snapshot does not know of yet. `key` is the
+ * bytes of a string, or an int64 with len 8; `hash` its key_hash. */
+uint32_t segment_find(const struct segment *s, const void *key, size_t len, uint64_t hash);
+static inline uint32_t segment_find_int(const struct segment *s, int64_t key)
+{
+    return segment_find(s, &key, sizeof key, key_hash(&key, sizeof key));
+}
+static inline uint32_t segment_find_str(const struct segment *s, const void *key, size_t len,
+                                        uint64_t hash)
+{
+    return segment_find(s, key, len, hash);
+}
+uint32_t segment_older(const struct segment *s, uint32_t row);
+
+/* Lookups that come in groups call these for the whole group, one after the other, so that their
+ * cache misses overlap. They read ahead and decide nothing; a tail, which is small, ignores them.
+ */
+void segment_prefetch_slot(const struct segment *s, uint64_t hash);
+/* The row + 1 that the key index suggests before the key itself was compared; 0 = none. */
+uint32_t segment_guess(const struct segment *s, const void *key, uint64_t hash);
+void segment_prefetch_row(const struct segment *s, uint32_t row);
+void segment_prefetch_key(const struct segment *s, uint32_t row);
+
+/* seq of a row. */
+void segment_seq(const struct segment *s, uint32_t row, uint64_t *version, uint64_t *ordinal);
 
 #endif

@@ -4,6 +4,8 @@
  * within a segment from the newest row of the key to the older ones, until a live one is met. */
 #include "store/snapshot.h"
 
+enum { GROUP_KEYS = 32 }; /* a few lines each: they stay in the first-level cache */
+
 struct snapshot *snapshot_acquire(struct snapshot *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
@@ -34,11 +36,12 @@ static bool live_row(const struct view *v, uint32_t found, uint32_t *row)
     return false;
 }
 
-bool snapshot_find_int(const struct snapshot *s, int64_t key, struct row_ref *out)
+static bool find(const struct snapshot *s, const void *key, size_t len, uint64_t hash,
+                 struct row_ref *out)
 {
     for (uint32_t i = s->nviews; i-- > 0;) {
         const struct view *v = &s->views[i];
-        if (live_row(v, segment_find_int(v->segment, key), &out->row)) {
+        if (live_row(v, segment_find(v->segment, key, len, hash), &out->row)) {
             out->view = i;
             return true;
         }
@@ -46,15 +49,54 @@ bool snapshot_find_int(const struct snapshot *s, int64_t key, struct row_ref *ou
     return false;
 }
 
+bool snapshot_find_int(const struct snapshot *s, int64_t key, struct row_ref *out)
+{
+    return find(s, &key, sizeof key, key_hash(&key, sizeof key), out);
+}
+
 bool snapshot_find_str(const struct snapshot *s, const void *key, size_t len, struct row_ref *out)
 {
-    uint64_t hash = key_hash(key, len);
-    for (uint32_t i = s->nviews; i-- > 0;) {
-        const struct view *v = &s->views[i];
-        if (live_row(v, segment_find_str(v->segment, key, len, hash), &out->row)) {
-            out->view = i;
-            return true;
+    return find(s, key, len, key_hash(key, len), out);
+}
+
+/* ---- many keys ---- */
+
+/* Where the newest guess for each key of the group lies; view UINT32_MAX = nowhere. */
+static void guess_rows(const struct snapshot *s, struct key_probe *keys, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        keys[k].ref.view = UINT32_MAX;
+        for (uint32_t i = s->nviews; i-- > 0 && keys[k].ref.view == UINT32_MAX;) {
+            const struct segment *g = s->views[i].segment;
+            uint32_t guess = segment_guess(g, keys[k].key, keys[k].hash);
+            if (!guess)
+                continue;
+            keys[k].ref = (struct row_ref){i, guess - 1};
+            segment_prefetch_row(g, guess - 1);
         }
     }
-    return false;
+}
+
+static void read_ahead(const struct snapshot *s, struct key_probe *keys, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        keys[k].hash = key_hash(keys[k].key, keys[k].len);
+        for (uint32_t i = s->nviews; i-- > 0;)
+            segment_prefetch_slot(s->views[i].segment, keys[k].hash);
+    }
+    guess_rows(s, keys, n);
+    for (size_t k = 0; s->schema->key == KEY_STRING && n > 1 && k < n; k++)
+        if (keys[k].ref.view != UINT32_MAX)
+            segment_prefetch_key(s->views[keys[k].ref.view].segment, keys[k].ref.row);
+}
+
+void snapshot_find_many(const struct snapshot *s, struct key_probe *keys, size_t n)
+{
+    for (size_t from = 0; from < n; from += GROUP_KEYS) {
+        size_t group = n - from < GROUP_KEYS ? n - from : GROUP_KEYS;
+        struct key_probe *k = keys + from;
+        read_ahead(s, k, group);
+        for (size_t i = 0; i < group; i++)
+            k[i].found = find(s, k[i].key, k[i].len, k[i].hash, &k[i].ref);
+    }
 }

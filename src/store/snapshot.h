@@ -51,6 +51,18 @@ void snapshot_release(struct snapshot *s); /* NULL is allowed */
 bool snapshot_find_int(const struct snapshot *s, int64_t key, struct row_ref *out);
 bool snapshot_find_str(const struct snapshot *s, const void *key, size_t len, struct row_ref *out);
 
+/* One of many keys looked up at once. The caller sets key and len. */
+struct key_probe {
+    const void *key; /* bytes of a string, or an int64 (len 8) */
+    size_t len;
+    uint64_t hash;
+    struct row_ref ref;
+    bool found;
+};
+
+/* Finds n keys; the cache misses of a group of them overlap. Sets hash, found and ref. */
+void snapshot_find_many(const struct snapshot *s, struct key_probe *keys, size_t n);
+
 static inline bool view_live(const struct view *v, uint32_t row)
 {
     return row < v->rows && !(v->dead && mask_get(v->dead, row));

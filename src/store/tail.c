@@ -288,7 +288,9 @@ static void put_row(struct tail *t, uint32_t row, const struct row *r)
 static bool row_has_key(const struct tail *t, uint32_t row, const void *key, size_t len)
 {
     if (t->schema->key == KEY_INT64)
-        return tail_key_int(t, row) == *(const int64_t *)key;
+        return memcmp(
+                   &t->chunks[row >> t->chunk_shift].int_keys[row & ((1u << t->chunk_shift) - 1)],
+                   key, sizeof(int64_t)) == 0;
     size_t n;
     const void *k = tail_key_str(t, row, &n);
     return n == len && memcmp(k, key, n) == 0;

@@ -101,6 +101,55 @@ static void sealing_renumbers_nothing(void **state)
     fixture_free(f);
 }
 
+enum { MANY = 700 };
+
+/* Two files, the newer one a run where the keys are int64, and a tail; the odd keys of 0 to 299 are
+ * in two of them and every key from 650 on is in none. */
+static struct collection *three_segments(struct fixture *f, const struct param *p)
+{
+    struct collection *c = fixture_create(f, "c", p->key);
+    for (int64_t key = 1; key < 300; key += 2)
+        load_range(f, c, LOAD_UPSERT, key, key + 1, 0);
+    OK(collection_seal(c, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 0, 500, 1);
+    OK(collection_seal(c, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 480, 650, 2);
+    return c;
+}
+
+static void many_keys_are_found_like_single_ones(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = three_segments(f, p);
+    static char names[MANY][24];
+    static struct key_probe probes[MANY];
+    static char numbers[MANY * 8 + 1]; /* unaligned */
+    for (int64_t i = 0; i < MANY; i++) {
+        int64_t key = i * 37 % MANY; /* in no order; 37 and MANY have no common divisor */
+        memcpy(numbers + 1 + i * 8, &key, 8);
+        snprintf(names[i], sizeof names[i], "k%lld", (long long)key);
+        probes[i] = p->key == KEY_INT64
+                        ? (struct key_probe){.key = numbers + 1 + i * 8, .len = 8}
+                        : (struct key_probe){.key = names[i], .len = strlen(names[i])};
+    }
+    epoch_enter();
+    const struct snapshot *s = collection_snapshot(c);
+    assert_int_equal(s->nviews, 3);
+    snapshot_find_many(s, probes, MANY);
+    for (int64_t i = 0; i < MANY; i++) {
+        struct row_ref one;
+        bool found = find_ref(s, i * 37 % MANY, &one);
+        assert_int_equal(found, i * 37 % MANY < 650);
+        assert_int_equal(probes[i].found, found);
+        if (found)
+            assert_memory_equal(&probes[i].ref, &one, sizeof one);
+    }
+    epoch_leave();
+    fixture_free(f);
+}
+
 static void absent_keeps_and_null_clears(void **state)
 {
     struct param *p = *state;
@@ -445,6 +494,7 @@ int main(void)
     static void (*const tests[])(void **) = {
         small_and_large_loads_survive_reopening,
         sealing_renumbers_nothing,
+        many_keys_are_found_like_single_ones,
         absent_keeps_and_null_clears,
         a_partial_load_sees_commits_that_land_meanwhile,
         the_digest_tells_content_not_history,
@@ -459,6 +509,7 @@ int main(void)
     static const char *const names[] = {
         "small_and_large_loads_survive_reopening",
         "sealing_renumbers_nothing",
+        "many_keys_are_found_like_single_ones",
         "absent_keeps_and_null_clears",
         "a_partial_load_sees_commits_that_land_meanwhile",
         "the_digest_tells_content_not_history",
