@@ -30,7 +30,7 @@ struct ann_header {
 
 static enum err corrupt(const char *path, const char *what, struct err_ctx *ctx)
 {
-    return err_set(ctx, ERR_CORRUPT, "%s: %s; the index is built anew", path, what);
+    return err_set(ctx, ERR_CORRUPT, "%s: offset 0: %s; the index is built anew", path, what);
 }
 
 static void decode_shape(struct cursor *c, struct ann_header *h)
@@ -272,7 +272,10 @@ enum err ann_file_verify(const struct ann_file *a, const char *path, struct err_
     for (uint32_t i = 0; i < h.nsections; i++) {
         const struct ann_section *s = &h.sections[i];
         if (XXH3_64bits(a->map + s->offset, s->length) != s->sum)
-            return corrupt(path, "a section does not match its checksum", ctx);
+            return err_set(ctx, ERR_CORRUPT,
+                           "%s: offset %llu: a section does not match its checksum; the index is "
+                           "built anew",
+                           path, (unsigned long long)s->offset);
     }
     return ERR_OK;
 }

@@ -23,6 +23,7 @@
 #include "base/epoch.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "index/check.h"
 #include "index/index.h"
 #include "io/io.h"
 #include "store/catalog.h"
@@ -31,6 +32,8 @@ enum { EXIT_USAGE = 2, THREADS_MAX = 1024 };
 
 static const char usage[] =
     "usage: loadstoned serve --data DIR [options]   serve the collections under DIR\n"
+    "       loadstoned check DIR                    check all files under DIR while it is not "
+    "served\n"
     "       loadstoned --version | --help\n"
     "\n"
     "  --data DIR           where the collections live; made when missing\n"
@@ -344,6 +347,8 @@ int main(int argc, char **argv)
     const char *command = argc > 1 ? argv[1] : "";
     if (strcmp(command, "serve") == 0)
         return serve(argc, argv);
+    if (strcmp(command, "check") == 0)
+        return check_main(argc - 1, argv + 1);
     if (strcmp(command, "build-index") == 0)
         return build_index_main(argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0) {

@@ -26,10 +26,6 @@
 #include "base/log.h"
 #include "store/catalog_internal.h"
 
-#define FORMAT_TEXT "loadstone 1\n"
-
-enum { DIR_MAX = 3500 };
-
 /* ---- the table ---- */
 
 struct entry *catalog_entry(const struct table *t, const char *name)
@@ -138,12 +134,13 @@ static enum err lock_dir(struct catalog *cat, struct err_ctx *ctx)
     if (n < 0)
         return err_system(ctx, errno, "read %s", path);
     if (n == 0) {
-        if (write(cat->lock_fd, FORMAT_TEXT, strlen(FORMAT_TEXT)) != (ssize_t)strlen(FORMAT_TEXT) ||
+        if (write(cat->lock_fd, CATALOG_FORMAT, strlen(CATALOG_FORMAT)) !=
+                (ssize_t)strlen(CATALOG_FORMAT) ||
             fsync(cat->lock_fd) != 0)
             return err_system(ctx, errno, "write %s", path);
         return io_sync_dir(cat->io, cat->dir, ctx);
     }
-    if (strcmp(text, FORMAT_TEXT) != 0)
+    if (strcmp(text, CATALOG_FORMAT) != 0)
         return err_set(ctx, ERR_CORRUPT, "%s is not of a format this build reads", path);
     return ERR_OK;
 }
@@ -216,9 +213,9 @@ static struct catalog *catalog_alloc(const char *dir, struct io *io,
 enum err catalog_open(const char *dir, struct io *io, const struct store_hooks *hooks,
                       struct catalog **out, struct err_ctx *ctx)
 {
-    if (strlen(dir) > DIR_MAX)
+    if (strlen(dir) > CATALOG_DIR_MAX)
         return err_set(ctx, ERR_INVALID, "the path of the data directory is longer than %d bytes",
-                       DIR_MAX);
+                       CATALOG_DIR_MAX);
     struct catalog *cat = catalog_alloc(dir, io, hooks);
     if (!cat)
         return err_no_memory(ctx, sizeof *cat);

@@ -1,9 +1,14 @@
-/* What catalog.c (names, create, drop) and maintain.c (opening, sealing, scrubbing) share. Nobody
+/* What catalog.c (names, create, drop), maintain.c (opening, sealing, scrubbing) and check.c
+ * share. Nobody
  * else includes this. */
 #ifndef LOADSTONE_STORE_CATALOG_INTERNAL_H
 #define LOADSTONE_STORE_CATALOG_INTERNAL_H
 
 #include "store/collection_internal.h"
+
+#define CATALOG_FORMAT "loadstone 1\n" /* the file FORMAT */
+
+enum { CATALOG_DIR_MAX = 3500 }; /* bytes of the data directory's path */
 
 struct entry {
     char name[NAME_MAX_BYTES + 1];

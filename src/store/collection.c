@@ -328,12 +328,12 @@ static enum err adopt_checkpoint(struct collection *c, const struct checkpoint *
     return ERR_OK;
 }
 
-static enum err read_whole(struct collection *c, const char *path, uint8_t **data, uint64_t *n,
+static enum err read_whole(struct io *io, const char *path, uint8_t **data, uint64_t *n,
                            struct err_ctx *ctx)
 {
     struct io_file *f;
     *data = NULL;
-    RETURN_NOT_OK(io_file_open(c->io, path, IO_READ, &f, ctx));
+    RETURN_NOT_OK(io_file_open(io, path, IO_READ, &f, ctx));
     enum err e = io_file_size(f, n, ctx);
     if (e == ERR_OK && !(*data = malloc(*n + 1)))
         e = err_no_memory(ctx, *n);
@@ -347,16 +347,37 @@ static enum err read_whole(struct collection *c, const char *path, uint8_t **dat
     return e;
 }
 
+/* Masks borrow from *data, which is the caller's to free, after an error too. */
+static enum err read_checkpoint(struct io *io, const char *path, const uint8_t *collection_id,
+                                uint8_t **data, struct checkpoint *cp, struct err_ctx *ctx)
+{
+    uint64_t n;
+    struct err_ctx why;
+    err_clear(&why);
+    RETURN_NOT_OK(read_whole(io, path, data, &n, ctx));
+    enum err e = checkpoint_decode(*data, n, collection_id, cp, &why);
+    return e == ERR_OK ? e : err_set(ctx, e, "%s: offset 0: %.900s", path, why.detail);
+}
+
+enum err checkpoint_check_file(struct io *io, const char *path, struct err_ctx *ctx)
+{
+    struct checkpoint cp;
+    uint8_t *data = NULL;
+    enum err e = read_checkpoint(io, path, NULL, &data, &cp, ctx);
+    if (e == ERR_OK)
+        checkpoint_deinit(&cp);
+    free(data);
+    return e;
+}
+
 static enum err load_checkpoint(struct collection *c, uint64_t number, struct err_ctx *ctx)
 {
     char dir[PATH_CAP - 64], path[PATH_CAP];
-    uint8_t *data;
-    uint64_t n;
+    uint8_t *data = NULL;
+    struct checkpoint cp;
     snprintf(dir, sizeof dir, "%s/log", c->dir);
     wal_path(dir, number, "ckpt", path, sizeof path);
-    RETURN_NOT_OK(read_whole(c, path, &data, &n, ctx));
-    struct checkpoint cp;
-    enum err e = checkpoint_decode(data, n, c->id, &cp, ctx);
+    enum err e = read_checkpoint(c->io, path, c->id, &data, &cp, ctx);
     if (e == ERR_OK) {
         c->head = empty_snapshot(cp.schema, 0); /* open_ref compares schemas with the head's */
         e = c->head ? adopt_checkpoint(c, &cp, ctx) : err_no_memory(ctx, sizeof *c->head);

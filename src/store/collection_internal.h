@@ -63,6 +63,8 @@ WARN_UNUSED enum err collection_init_dir(struct io *io, const char *dir, struct 
 WARN_UNUSED enum err collection_open(struct io *io, const char *name, const char *dir,
                                      const struct store_hooks *hooks, struct collection **out,
                                      struct err_ctx *ctx);
+/* ERR_CORRUPT, naming the file, unless it is a checkpoint of some collection. */
+WARN_UNUSED enum err checkpoint_check_file(struct io *io, const char *path, struct err_ctx *ctx);
 /* Tells the hook of every file segment of the newest version. */
 void collection_announce(struct collection *c);
 

@@ -224,7 +224,7 @@ static enum err open_envelope(const void *data, size_t n, const uint8_t collecti
     if (c.failed || memcmp(magic, CHECKPOINT_MAGIC, 8) != 0 || len != cursor_left(&c) ||
         crc != crc32c(0, c.p, len))
         return err_set(ctx, ERR_CORRUPT, "the checkpoint is damaged");
-    if (format != CHECKPOINT_FORMAT || memcmp(id, collection_id, 16) != 0)
+    if (format != CHECKPOINT_FORMAT || (collection_id && memcmp(id, collection_id, 16) != 0))
         return err_set(ctx, ERR_CORRUPT, "the checkpoint belongs to another collection or format");
     *body = c;
     return ERR_OK;

@@ -84,7 +84,7 @@ void checkpoint_deinit(struct checkpoint *c); /* releases the schema */
 /* With magic, collection id and checksum around it. */
 void checkpoint_encode(const struct checkpoint *c, const uint8_t collection_id[16],
                        struct buf *out);
-/* Borrows masks from `data`. ERR_CORRUPT. */
+/* Borrows masks from `data`. ERR_CORRUPT. An id of NULL takes a checkpoint of any collection. */
 WARN_UNUSED enum err checkpoint_decode(const void *data, size_t n, const uint8_t collection_id[16],
                                        struct checkpoint *out, struct err_ctx *ctx);
 

@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 
-static enum err check_block(const struct segment *s, uint64_t block, struct err_ctx *ctx)
+enum err segment_verify_block(const struct segment *s, uint64_t block, struct err_ctx *ctx)
 {
     uint64_t sum;
     memcpy(&sum, s->block_sums + block * 8, 8);
@@ -21,7 +21,7 @@ static enum err check_block(const struct segment *s, uint64_t block, struct err_
 static enum err segment_scrub(struct segment *s, uint64_t *blocks, struct err_ctx *ctx)
 {
     for (; *blocks && s->scrubbed < s->data_len / IO_SUM_BLOCK; s->scrubbed++, --*blocks)
-        RETURN_NOT_OK(check_block(s, s->scrubbed, ctx));
+        RETURN_NOT_OK(segment_verify_block(s, s->scrubbed, ctx));
     return ERR_OK;
 }
 
@@ -37,6 +37,6 @@ enum err scrub_snapshot(const struct snapshot *s, uint64_t *blocks, struct err_c
 enum err segment_verify(const struct segment *s, struct err_ctx *ctx)
 {
     for (uint64_t block = 0; !s->tail && block < s->data_len / IO_SUM_BLOCK; block++)
-        RETURN_NOT_OK(check_block(s, block, ctx));
+        RETURN_NOT_OK(segment_verify_block(s, block, ctx));
     return ERR_OK;
 }

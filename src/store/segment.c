@@ -54,9 +54,9 @@ enum { GUESS_SLOTS = 8 }; /* a cache line's worth */
 
 /* ---- opening a file ---- */
 
-static enum err corrupt(const char *path, struct err_ctx *ctx, const char *what)
+static enum err corrupt(const struct segment *s, uint64_t at, struct err_ctx *ctx, const char *what)
 {
-    return err_set(ctx, ERR_CORRUPT, "%s: %s", path, what);
+    return err_set(ctx, ERR_CORRUPT, "%s: offset %llu: %s", s->path, (unsigned long long)at, what);
 }
 
 static enum err map_file(struct segment *s, struct err_ctx *ctx)
@@ -69,7 +69,7 @@ static enum err map_file(struct segment *s, struct err_ctx *ctx)
     if (fstat(fd, &st) != 0)
         e = err_system(ctx, errno, "stat %s", s->path);
     else if (st.st_size < IO_SUM_BLOCK + (off_t)sizeof(struct segment_trailer))
-        e = corrupt(s->path, ctx, "the file is too short to be a segment");
+        e = corrupt(s, 0, ctx, "the file is too short to be a segment");
     if (e == ERR_OK) {
         void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED)
@@ -89,16 +89,17 @@ static enum err read_header(struct segment *s, const uint8_t *collection_id, str
     struct segment_header h;
     memcpy(&h, s->map, sizeof h);
     if (memcmp(h.magic, SEGMENT_MAGIC, sizeof h.magic) != 0)
-        return corrupt(s->path, ctx, "not a segment file (wrong magic)");
+        return corrupt(s, 0, ctx, "not a segment file (wrong magic)");
     if (h.crc != crc32c(0, &h, offsetof(struct segment_header, crc)))
-        return corrupt(s->path, ctx, "the header's checksum does not match");
+        return corrupt(s, 0, ctx, "the header's checksum does not match");
     if (h.format_version != SEGMENT_FORMAT_VERSION || h.incompatible_flags)
-        return err_set(ctx, ERR_CORRUPT,
-                       "%s: written by another version (format %u, flags %x); this build reads "
-                       "format %d",
-                       s->path, h.format_version, h.incompatible_flags, SEGMENT_FORMAT_VERSION);
+        return err_set(
+            ctx, ERR_CORRUPT,
+            "%s: offset 0: written by another version (format %u, flags %x); this build reads "
+            "format %d",
+            s->path, h.format_version, h.incompatible_flags, SEGMENT_FORMAT_VERSION);
     if (collection_id && memcmp(h.collection_id, collection_id, 16) != 0)
-        return corrupt(s->path, ctx, "belongs to another collection");
+        return corrupt(s, 0, ctx, "belongs to another collection");
     s->id = h.segment_id;
     return ERR_OK;
 }
@@ -109,14 +110,14 @@ static enum err find_footer(struct segment *s, struct cursor *footer, struct err
     size_t end = s->map_len - sizeof t;
     memcpy(&t, s->map + end, sizeof t);
     if (memcmp(t.magic, SEGMENT_TRAILER_MAGIC, sizeof t.magic) != 0)
-        return corrupt(s->path, ctx, "the end of the file is missing (truncated)");
+        return corrupt(s, end, ctx, "the end of the file is missing (truncated)");
     if (t.crc != crc32c(0, &t, offsetof(struct segment_trailer, crc)))
-        return corrupt(s->path, ctx, "the trailer's checksum does not match");
+        return corrupt(s, end, ctx, "the trailer's checksum does not match");
     if (t.footer_offset % IO_SUM_BLOCK || t.footer_offset > end ||
         t.footer_length != end - t.footer_offset)
-        return corrupt(s->path, ctx, "the trailer points outside the file");
+        return corrupt(s, end, ctx, "the trailer points outside the file");
     if (t.footer_crc != crc32c(0, s->map + t.footer_offset, t.footer_length))
-        return corrupt(s->path, ctx, "the footer's checksum does not match");
+        return corrupt(s, t.footer_offset, ctx, "the footer's checksum does not match");
     s->data_len = t.footer_offset;
     *footer = cursor_over(s->map + t.footer_offset, t.footer_length);
     return ERR_OK;
@@ -207,13 +208,14 @@ static enum err read_sections(struct segment *s, struct cursor *c, struct err_ct
         if (c->failed || offset % IO_SUM_BLOCK || offset > s->data_len ||
             length > s->data_len - offset || (expected != SIZE_MAX && length != expected) ||
             !place_section(s, kind, column, s->map + offset, length))
-            return err_set(ctx, ERR_CORRUPT, "%s: section %u (kind %u) does not fit the file",
-                           s->path, i, kind);
+            return err_set(ctx, ERR_CORRUPT,
+                           "%s: offset %llu: section %u (kind %u) does not fit the file", s->path,
+                           (unsigned long long)s->data_len, i, kind);
     }
     uint64_t blocks = cursor_u64(c);
     s->block_sums = (const uint8_t *)cursor_take(c, blocks <= SIZE_MAX / 8 ? blocks * 8 : SIZE_MAX);
     if (c->failed || blocks != s->data_len / IO_SUM_BLOCK)
-        return corrupt(s->path, ctx, "the footer's section table is damaged");
+        return corrupt(s, s->data_len, ctx, "the footer's section table is damaged");
     return ERR_OK;
 }
 
@@ -258,7 +260,7 @@ static enum err read_footer(struct segment *s, struct err_ctx *ctx)
     RETURN_NOT_OK(find_footer(s, &c, ctx));
     s->rows = cursor_u32(&c);
     if (cursor_u64(&c) != s->data_len)
-        return corrupt(s->path, ctx, "the footer stands at the wrong place");
+        return corrupt(s, s->data_len, ctx, "the footer stands at the wrong place");
     RETURN_NOT_OK(schema_decode(&c, &s->schema, ctx));
     s->keys_run = cursor_u8(&c);
     s->first_key = (int64_t)cursor_u64(&c);
@@ -268,7 +270,7 @@ static enum err read_footer(struct segment *s, struct err_ctx *ctx)
     s->nruns = cursor_u32(&c);
     if (c.failed || (slots & (slots - 1)) || (slots ? slots <= s->rows : !s->keys_run) ||
         slots > UINT64_MAX / 16)
-        return corrupt(s->path, ctx, "the footer is damaged");
+        return corrupt(s, s->data_len, ctx, "the footer is damaged");
     s->key_slots_mask = slots - 1;
     s->var_offsets = calloc(s->schema->nvar + 1, sizeof *s->var_offsets);
     s->var_bytes = calloc(s->schema->nvar + 1, sizeof *s->var_bytes);
@@ -277,7 +279,7 @@ static enum err read_footer(struct segment *s, struct err_ctx *ctx)
         return err_no_memory(ctx, s->schema->nvar * sizeof *s->var_bytes);
     RETURN_NOT_OK(read_sections(s, &c, ctx));
     if (!sections_complete(s))
-        return corrupt(s->path, ctx, "a section is missing or contradicts the footer");
+        return corrupt(s, s->data_len, ctx, "a section is missing or contradicts the footer");
     return ERR_OK;
 }
 

@@ -83,7 +83,10 @@ static inline void segment_set_scrubbed(struct segment *s)
 {
     s->scrubbed = s->data_len / IO_SUM_BLOCK;
 }
-/* Checks every block against its checksum; ERR_CORRUPT names file and offset. (scrub.c) */
+/* Checks one block of IO_SUM_BLOCK, or every one, against its checksum; ERR_CORRUPT names file and
+ * offset. (scrub.c) */
+WARN_UNUSED enum err segment_verify_block(const struct segment *s, uint64_t block,
+                                          struct err_ctx *ctx);
 WARN_UNUSED enum err segment_verify(const struct segment *s, struct err_ctx *ctx);
 
 /* Attaches an ANN structure (set once; ASSERTs otherwise). Readers may see it at once. */

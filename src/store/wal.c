@@ -340,10 +340,11 @@ static enum err check_file_header(const struct wal_header *h, const char *path, 
 {
     if (memcmp(h->magic, WAL_MAGIC, sizeof h->magic) != 0 ||
         h->crc != crc32c(0, h, offsetof(struct wal_header, crc)))
-        return err_set(ctx, ERR_CORRUPT, "%s: the log file's header is damaged", path);
+        return err_set(ctx, ERR_CORRUPT, "%s: offset 0: the log file's header is damaged", path);
     if (h->format_version != 1 || h->incompatible_flags)
-        return err_set(ctx, ERR_CORRUPT, "%s: written by another version (format %u, flags %x)",
-                       path, h->format_version, h->incompatible_flags);
+        return err_set(ctx, ERR_CORRUPT,
+                       "%s: offset 0: written by another version (format %u, flags %x)", path,
+                       h->format_version, h->incompatible_flags);
     return ERR_OK;
 }
 
@@ -433,7 +434,7 @@ static enum err load_file(struct io_file *f, uint8_t **data, uint64_t *n, const 
 {
     RETURN_NOT_OK(io_file_size(f, n, ctx));
     if (*n < WAL_HEADER_BYTES)
-        return err_set(ctx, ERR_CORRUPT, "%s: the log file is too short", path);
+        return err_set(ctx, ERR_CORRUPT, "%s: offset 0: the log file is too short", path);
     *data = malloc(*n);
     if (!*data)
         return err_no_memory(ctx, *n);
@@ -469,12 +470,13 @@ static enum err replay_file(struct wal *w, struct io_file *f, uint64_t number, b
     memcpy(&h, data, sizeof h);
     enum err e = check_file_header(&h, path, ctx);
     if (e == ERR_OK && (h.number != number || memcmp(h.collection_id, w->collection_id, 16) != 0))
-        e = err_set(ctx, ERR_CORRUPT, "%s: belongs to another log", path);
+        e = err_set(ctx, ERR_CORRUPT, "%s: offset 0: belongs to another log", path);
     if (e == ERR_OK && !first && h.first_group != w->group) {
         *unused = never_used(w, &h, data, n);
         if (!*unused)
-            e = err_set(ctx, ERR_CORRUPT, "%s: starts at group %llu, but the log goes on at %llu",
-                        path, (unsigned long long)h.first_group, (unsigned long long)w->group);
+            e = err_set(ctx, ERR_CORRUPT,
+                        "%s: offset 0: starts at group %llu, but the log goes on at %llu", path,
+                        (unsigned long long)h.first_group, (unsigned long long)w->group);
     }
     if (e == ERR_OK && !*unused) {
         w->group = h.first_group;

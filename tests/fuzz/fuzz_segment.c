@@ -9,9 +9,10 @@
 
 #include "api/json_writer.h"
 #include "store/row.h"
+#include "store/segment_check.h"
 #include "store/segment_format.h"
 
-enum { SECTIONS_MAX = 32, ROWS_READ_MAX = 500 };
+enum { SECTIONS_MAX = 32, ROWS_READ_MAX = 500, ROWS_CHECKED_MAX = 1 << 16 };
 
 static void put_section(int fd, struct buf *table, uint64_t *at, const struct piece *p)
 {
@@ -116,6 +117,8 @@ static void read_all(const struct segment *s)
     struct row_builder rb;
     struct buf out = {0};
     (void)!segment_verify(s, NULL);
+    if (s->rows < ROWS_CHECKED_MAX)
+        (void)!segment_check(s, NULL);
     if (row_builder_init(&rb, s->schema, NULL) != ERR_OK)
         return;
     uint32_t step = s->rows / ROWS_READ_MAX + 1;
