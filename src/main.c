@@ -26,6 +26,7 @@
 #include "index/check.h"
 #include "index/index.h"
 #include "io/io.h"
+#include "store/backup.h"
 #include "store/catalog.h"
 
 enum { EXIT_USAGE = 2, THREADS_MAX = 1024 };
@@ -34,6 +35,7 @@ static const char usage[] =
     "usage: loadstoned serve --data DIR [options]   serve the collections under DIR\n"
     "       loadstoned check DIR                    check all files under DIR while it is not "
     "served\n"
+    "       loadstoned backup DATA DEST            copy DATA, which may be in use, to DEST\n"
     "       loadstoned --version | --help\n"
     "\n"
     "  --data DIR           where the collections live; made when missing\n"
@@ -342,6 +344,42 @@ static int serve(int argc, char **argv)
     return status;
 }
 
+/* ---- backup ---- */
+
+static void print_line(void *arg, const struct backup_line *line)
+{
+    (void)arg;
+    if (line->fault)
+        fprintf(stderr, "loadstoned: %s: not copied: %s\n", line->collection, line->fault);
+    else
+        printf("%s: version %llu, %llu rows, %llu bytes\n", line->collection,
+               (unsigned long long)line->version, (unsigned long long)line->rows,
+               (unsigned long long)line->bytes);
+}
+
+static enum err back_up(const char *data, const char *dest, struct err_ctx *ctx)
+{
+    enum io_backend backend;
+    struct io *io;
+    RETURN_NOT_OK(pick_io(&backend, ctx));
+    RETURN_NOT_OK(io_new(backend, &io, ctx));
+    enum err e = backup_run(io, data, dest, print_line, NULL, ctx);
+    io_free(io);
+    return e;
+}
+
+static int backup(int argc, char **argv)
+{
+    struct err_ctx err;
+    if (argc != 4)
+        return usage_error("%s takes a data directory and a name for the copy", "backup");
+    err_clear(&err);
+    if (back_up(argv[2], argv[3], &err) == ERR_OK)
+        return EXIT_SUCCESS;
+    fprintf(stderr, "loadstoned: %s\n", err.detail);
+    return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
@@ -349,6 +387,8 @@ int main(int argc, char **argv)
         return serve(argc, argv);
     if (strcmp(command, "check") == 0)
         return check_main(argc - 1, argv + 1);
+    if (strcmp(command, "backup") == 0)
+        return backup(argc, argv);
     if (strcmp(command, "build-index") == 0)
         return build_index_main(argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0) {

@@ -111,7 +111,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return 0;
 }
 
-static void remove_tree(const char *path)
+void catalog_remove_tree(const char *path)
 {
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
@@ -155,7 +155,7 @@ static enum err scan_dir(struct catalog *cat, struct err_ctx *ctx)
         char path[PATH_CAP];
         entry_path(cat, de->d_name, path);
         if (strncmp(de->d_name, ".new-", 5) == 0 || strncmp(de->d_name, ".dropped-", 9) == 0) {
-            remove_tree(path);
+            catalog_remove_tree(path);
             continue;
         }
         struct stat st;
@@ -332,7 +332,7 @@ static enum err make_collection(struct catalog *cat, const char *name, struct sc
     if (e == ERR_OK)
         e = io_rename(cat->io, fresh, path, ctx);
     if (e != ERR_OK) {
-        remove_tree(fresh);
+        catalog_remove_tree(fresh);
         return e;
     }
     RETURN_NOT_OK(io_sync_dir(cat->io, cat->dir, ctx));
@@ -422,7 +422,7 @@ static enum err drop_locked(struct catalog *cat, const char *name, struct err_ct
     }
     RETURN_NOT_OK(rc);
     RETURN_NOT_OK(table_change(cat, NULL, e, ctx));
-    remove_tree(gone);
+    catalog_remove_tree(gone);
     return ERR_OK;
 }
 

@@ -1,6 +1,5 @@
 /* What catalog.c (names, create, drop), maintain.c (opening, sealing, scrubbing) and check.c
- * share. Nobody
- * else includes this. */
+ * and backup.c share. Nobody else includes this. */
 #ifndef LOADSTONE_STORE_CATALOG_INTERNAL_H
 #define LOADSTONE_STORE_CATALOG_INTERNAL_H
 
@@ -44,6 +43,9 @@ struct entry *entry_new(const char *name, struct collection *c, const char *faul
 WARN_UNUSED enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
                                   struct err_ctx *ctx);
 void entry_path(const struct catalog *cat, const char *name, char out[PATH_CAP]);
+
+/* Removes a directory and what is in it; what stays behind is said in the log. */
+void catalog_remove_tree(const char *path);
 
 /* The maintenance thread: opens every collection, then works at each tick until cat->stopping. */
 void *catalog_maintain(void *arg);
