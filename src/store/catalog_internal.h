@@ -1,5 +1,5 @@
-/* What catalog.c (names, create, drop), maintain.c (opening, sealing, scrubbing) and check.c
- * and backup.c share. Nobody else includes this. */
+/* What catalog.c (names, create, drop), maintain.c (opening, sealing, scrubbing), check.c and
+ * backup.c share. Nobody else includes this. */
 #ifndef LOADSTONE_STORE_CATALOG_INTERNAL_H
 #define LOADSTONE_STORE_CATALOG_INTERNAL_H
 

@@ -37,6 +37,8 @@ def restore(start_daemon):
     """Starts a daemon on a copy, which must be whole."""
 
     def start(data):
+        checked = subprocess.run([BINARY, "check", data], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
         copy = start_daemon(data=data)
         assert expect(copy.client.get("/readyz"))["faults"] == []
         assert "cut off" not in copy.log(), "a backup's log ends cleanly"
