@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/epoch.h"
 #include "base/log.h"
 #include "store/segment_format.h"
 #include "store/tail.h"
@@ -516,6 +517,7 @@ uint32_t segment_older(const struct segment *s, uint32_t row)
 void segment_seq(const struct segment *s, uint32_t row, uint64_t *version, uint64_t *ordinal)
 {
     uint32_t n = s->nruns;
+    epoch_enter();
     const struct seq_run *runs = s->tail ? tail_runs(s->tail, &n) : s->runs;
     uint32_t lo = 0, hi = n;
     while (hi - lo > 1) {
@@ -527,4 +529,5 @@ void segment_seq(const struct segment *s, uint32_t row, uint64_t *version, uint6
     }
     *version = runs[lo].version ? runs[lo].version : s->base_version;
     *ordinal = runs[lo].ordinal + (row - runs[lo].first_row);
+    epoch_leave();
 }

@@ -403,16 +403,25 @@ const void *tail_var(const struct tail *t, uint32_t row, uint32_t var_index, siz
     return cell->data;
 }
 
-uint32_t tail_find(const struct tail *t, const void *key, size_t len, uint64_t hash)
+static uint32_t probe(const struct tail *t, const struct table *tab, const void *key, size_t len,
+                      uint64_t hash)
 {
-    struct table *tab = atomic_load_explicit(&t->table, memory_order_acquire);
-    if (!tab)
-        return 0;
     for (uint64_t i = hash & tab->mask;; i = (i + 1) & tab->mask) {
         uint32_t slot = atomic_load_explicit(&tab->slots[i], memory_order_acquire);
         if (!slot || row_has_key(t, slot - 1, key, len))
             return slot;
     }
+}
+
+/* A reader that holds the snapshot by a reference is in no epoch section of its own, and the table
+ * may be outgrown while it looks. */
+uint32_t tail_find(const struct tail *t, const void *key, size_t len, uint64_t hash)
+{
+    epoch_enter();
+    const struct table *tab = atomic_load_explicit(&t->table, memory_order_acquire);
+    uint32_t found = tab ? probe(t, tab, key, len, hash) : 0;
+    epoch_leave();
+    return found;
 }
 
 uint32_t tail_older(const struct tail *t, uint32_t row)

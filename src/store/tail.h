@@ -45,6 +45,7 @@ const uint8_t *tail_strip(const struct tail *t, uint32_t row);
 const void *tail_var(const struct tail *t, uint32_t row, uint32_t var_index, size_t *len);
 uint32_t tail_find(const struct tail *t, const void *key, size_t len, uint64_t hash);
 uint32_t tail_older(const struct tail *t, uint32_t row);
+/* Inside an epoch section, unless no rows come any more: the list moves when it is outgrown. */
 const struct seq_run *tail_runs(const struct tail *t, uint32_t *n);
 
 #endif
