@@ -69,6 +69,13 @@ enum err columns_all(const struct schema *s, struct buf *list, struct err_ctx *c
     return list->failed ? err_no_memory(ctx, list->len) : ERR_OK;
 }
 
+enum err columns_of_query(const struct target *t, const struct schema *s, struct buf *list,
+                          struct err_ctx *ctx)
+{
+    const struct target_segment *names = target_param(t, "features");
+    return names ? columns_read_text(names->text, s, list, ctx) : columns_all(s, list, ctx);
+}
+
 double columns_cost_us(const struct schema *s, const struct buf *list, bool with_vectors,
                        size_t rows)
 {

@@ -3,6 +3,7 @@
 #define LOADSTONE_API_COLUMNS_H
 
 #include "api/json_reader.h"
+#include "api/target.h"
 #include "store/snapshot.h"
 
 /* A list of feature indexes in a buffer of the caller's. */
@@ -22,6 +23,9 @@ WARN_UNUSED enum err columns_read_json(struct json_reader *json, const struct sc
 /* "price,tags" */
 WARN_UNUSED enum err columns_read_text(const char *text, const struct schema *s, struct buf *list,
                                        struct err_ctx *ctx);
+/* Those that the query parameter "features" names; all when it is not given. */
+WARN_UNUSED enum err columns_of_query(const struct target *t, const struct schema *s,
+                                      struct buf *list, struct err_ctx *ctx);
 WARN_UNUSED enum err columns_all(const struct schema *s, struct buf *list, struct err_ctx *ctx);
 
 /* Estimated microseconds to write `rows` rows with these columns. */

@@ -27,6 +27,7 @@ static const struct limit {
     LIMIT(json_body_bytes_max, 64 * MIB, 1, 1 * GIB),
     LIMIT(row_bytes_max, 16 * MIB, 1 * KIB, 256 * MIB),
     LIMIT(result_bytes_max, 64 * MIB, 1 * KIB, 1 * GIB),
+    LIMIT(rows_page_max, 10000, 1, 1 << 20),
     LIMIT(k_max, SEARCH_K_MAX, 1, SEARCH_K_MAX),
     LIMIT(ef_max, SEARCH_EF_MAX, 1, SEARCH_EF_MAX),
     LIMIT(queries_max, SEARCH_QUERIES_MAX, 1, SEARCH_QUERIES_MAX),

@@ -10,6 +10,7 @@ struct limits {
     uint64_t json_body_bytes_max; /* of a JSON body */
     uint64_t row_bytes_max;       /* of one row's JSON text */
     uint64_t result_bytes_max;
+    uint64_t rows_page_max; /* of one page of rows */
     uint64_t k_max;
     uint64_t ef_max;
     uint64_t queries_max;      /* of one search request */

@@ -502,7 +502,7 @@ enum err request_check_out(const struct request *r, struct err_ctx *ctx)
     if (r->out.len > max)
         return err_set(ctx, ERR_TOO_LARGE,
                        "the result is larger than result_bytes_max (%llu bytes): ask for fewer "
-                       "queries, keys or features at a time",
+                       "queries, keys, rows or features at a time",
                        (unsigned long long)max);
     return ERR_OK;
 }

@@ -83,19 +83,11 @@ static enum err read_json(struct request *r, const struct snapshot *s, struct fe
     return a->features ? ERR_OK : columns_all(s->schema, &r->columns, ctx);
 }
 
-static enum err read_columns(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
-{
-    const struct target_segment *names = target_param(&r->target, "features");
-    if (names)
-        return columns_read_text(names->text, s->schema, &r->columns, ctx);
-    return columns_all(s->schema, &r->columns, ctx);
-}
-
 static enum err read_octets(struct request *r, const struct snapshot *s, struct fetch_ask *a,
                             struct err_ctx *ctx)
 {
     RETURN_NOT_OK(request_param_bool(r, "with_vectors", &a->with_vectors, ctx));
-    RETURN_NOT_OK(read_columns(r, s, ctx));
+    RETURN_NOT_OK(columns_of_query(&r->target, s->schema, &r->columns, ctx));
     return fetch_keys_read_octets(r, s->schema, ctx);
 }
 
@@ -212,7 +204,7 @@ static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct
     bool with_vectors = false;
     RETURN_NOT_OK(request_param_bool(r, "with_vectors", &with_vectors, ctx));
     buf_reset(&r->columns);
-    RETURN_NOT_OK(read_columns(r, s, ctx));
+    RETURN_NOT_OK(columns_of_query(&r->target, s->schema, &r->columns, ctx));
     RETURN_NOT_OK(find_row(r, s, &ref, ctx));
     json_put_raw(&r->out, "{\"version\":");
     json_put_uint(&r->out, s->version);

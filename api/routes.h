@@ -17,6 +17,10 @@ enum err rows_begin(struct request *r, struct err_ctx *ctx);
 enum err rows_answer(struct request *r, struct err_ctx *ctx);
 enum err rows_delete(struct request *r, struct err_ctx *ctx);
 
+/* route_page.c */
+enum err rows_page(struct request *r, struct err_ctx *ctx);
+enum err rows_count(struct request *r, struct err_ctx *ctx);
+
 /* route_search.c */
 enum err search(struct request *r, struct err_ctx *ctx);
 

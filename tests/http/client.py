@@ -181,6 +181,26 @@ class Collection:
     def fetch(self, keys, **body):
         return expect(self.client.post(f"{self.path}/features", {"keys": keys, **body}))
 
+    def send_page(self, **query):
+        return self.client.get(f"{self.path}/rows" + (f"?{urlencode(query)}" if query else ""))
+
+    def page(self, **query):
+        return expect(self.send_page(**query))
+
+    def pages(self, **query):
+        """All pages, following the cursor."""
+        got = [self.page(**query)]
+        while got[-1]["next"] is not None:
+            assert got[-1]["rows"], "a page that says there is more has rows"
+            got.append(self.page(**{**query, "after": got[-1]["next"]}))
+        return got
+
+    def all_rows(self, **query):
+        return [row for page in self.pages(**query) for row in page["rows"]]
+
+    def count(self):
+        return expect(self.client.post(f"{self.path}/count"))
+
     def row(self, key, **query):
         path = f"{self.path}/rows/{key_path(key)}" + (f"?{urlencode(query)}" if query else "")
         return expect(self.client.get(path))
