@@ -1,9 +1,9 @@
-/* JSON as it comes in requests: the reader itself, rows, schemas, searches. The first byte picks.
- * What is read must be read alike again: a skipped value is a walked one, a schema that was written
- * reads back as the same. */
-#include "fuzz.h"
+/* JSON as it comes in requests: the reader itself, rows, columns, schemas, searches. The first byte
+ * picks. What is read must be read alike again: a skipped value is a walked one, an array of floats
+ * its floats one by one, a schema that was written reads back as the same. */
+#include "fuzz_store.h"
 
-#include "api/row_json.h"
+#include "api/columnar_json.h"
 #include "api/schema_json.h"
 #include "api/search_body.h"
 #include "api/service.h"
@@ -66,12 +66,36 @@ static enum err walk(struct json_reader *r)
     return ERR_INTERNAL;
 }
 
+/* The fast road for arrays of floats against the one for single numbers. */
+static void try_floats(const uint8_t *text, size_t n)
+{
+    enum { CAP = 64 };
+    struct json_reader r;
+    float fast[CAP], slow[CAP], v;
+    size_t nfast = 0, nslow = 0;
+    bool more = true;
+    json_init(&r, text, n, 0);
+    enum err a = json_floats(&r, fast, CAP, &nfast, NULL);
+    ASSERT(r.p <= r.end);
+    json_reinit(&r, text, n, 0);
+    enum err b = json_array(&r, NULL);
+    while (b == ERR_OK && (b = json_next_item(&r, &more, NULL)) == ERR_OK && more) {
+        if ((b = json_float(&r, &v, NULL)) != ERR_OK)
+            break;
+        if (nslow < CAP)
+            slow[nslow] = v;
+        nslow++;
+    }
+    ASSERT((a == ERR_OK) == (b == ERR_OK));
+    if (a == ERR_OK)
+        ASSERT(nfast == nslow && memcmp(fast, slow, (nfast < CAP ? nfast : CAP) * 4) == 0);
+    json_deinit(&r);
+}
+
 static void try_value(const uint8_t *text, size_t n)
 {
     struct json_reader r;
-    float floats[FUZZ_DIM];
     int64_t whole;
-    size_t count;
     json_init(&r, text, n, 7);
     enum err skipped = json_skip(&r, NULL);
     if (skipped == ERR_OK)
@@ -83,15 +107,13 @@ static void try_value(const uint8_t *text, size_t n)
     /* a number out of range is well-formed, and so may be skipped */
     ASSERT(skipped == ERR_OK ? walked == ERR_OK || walked == ERR_UNPROCESSABLE : walked != ERR_OK);
     json_reinit(&r, text, n, 0);
-    if (json_floats(&r, floats, FUZZ_DIM, &count, NULL) == ERR_OK)
-        ASSERT(r.p <= r.end);
-    json_reinit(&r, text, n, 0);
     if (json_int64(&r, &whole, NULL) == ERR_OK)
         ASSERT(r.p <= r.end);
     json_deinit(&r);
+    try_floats(text, n);
 }
 
-/* ---- rows, schemas, searches ---- */
+/* ---- rows, columns, schemas, searches ---- */
 
 static void try_row(const uint8_t *text, size_t n, enum key_type key)
 {
@@ -110,6 +132,23 @@ static void try_row(const uint8_t *text, size_t n, enum key_type key)
         (void)!batch_validate(b, &ctx);
     batch_free(b);
     row_reader_deinit(&r);
+}
+
+static void try_columns(const uint8_t *text, size_t n, enum key_type key)
+{
+    struct load *l = fuzz_load(key);
+    struct row_reader r;
+    struct batch *b;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    ASSERT(row_reader_init(&r, load_schema(l), NULL) == ERR_OK);
+    ASSERT(batch_new(load_schema(l), &b, NULL) == ERR_OK);
+    (void)columnar_form(text, n);
+    if (columnar_json_load(text, n, l, b, &r, 3, &ctx) != ERR_OK)
+        ASSERT(ctx.detail[0]);
+    batch_free(b);
+    row_reader_deinit(&r);
+    load_free(l);
 }
 
 static void try_schema(const uint8_t *text, size_t n)
@@ -161,7 +200,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (n == 0)
         return 0;
-    switch (data[0] % 5) {
+    switch (data[0] % 7) {
     case 0:
         try_value(data + 1, n - 1);
         break;
@@ -176,6 +215,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         break;
     case 4:
         try_search(data + 1, n - 1);
+        break;
+    case 5:
+        try_columns(data + 1, n - 1, KEY_STRING);
+        break;
+    case 6:
+        try_columns(data + 1, n - 1, KEY_INT64);
         break;
     }
     return 0;

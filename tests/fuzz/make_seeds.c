@@ -57,6 +57,35 @@ static void json_seeds(void)
     save_text("json", "search-key", "\4", 1, "{\"keys\":[\"a\",\"b\"],\"k\":1,\"exact\":true}");
 }
 
+static void column_seeds(void)
+{
+    save_text(
+        "json", "columns-string", "\5", 1,
+        "{\"keys\":[\"a\",\"b\"],\"vectors\":[[1,2,3,4],null],\"features\":{\"f0\":[true,null],"
+        "\"f3\":[1.5,2],\"f6\":[\"x\",\"\"],\"f8\":[[1,2],[]],\"f10\":[[\"q\"],null]}}");
+    save_text("json", "columns-int", "\6", 1,
+              "{\"features\":{\"f1\":[1,2,3,4]},\"keys\":[1,\"2\",3,4],\"vectors\":null}");
+}
+
+static void npy_seed(const char *name, const char *prefix, size_t nprefix, const char *dict)
+{
+    struct buf out = {0};
+    float rows[3][FUZZ_DIM] = {{1, 2, 3, 4}, {0, -1, 0, 0}, {5, 5, 5, 5}};
+    buf_put(&out, prefix, nprefix);
+    buf_put(&out, dict, strlen(dict));
+    buf_put(&out, rows, sizeof rows);
+    save("npy", name, out.data, out.len);
+    buf_deinit(&out);
+}
+
+static void npy_seeds(void)
+{
+    npy_seed("version-1", "\7\x93NUMPY\1\0\x3a\0", 11,
+             "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4)}\n");
+    npy_seed("version-2", "\x87\x93NUMPY\2\0\x3c\0\0\0", 13,
+             "{'shape': (3, 4,), 'fortran_order': False, 'descr': '<f4'} \n");
+}
+
 static void ndjson_seeds(void)
 {
     save_text("ndjson", "lines-int", "\1\0", 2, "{\"key\":1," ROW "\n\r\n{\"key\":2}\n");
@@ -223,6 +252,8 @@ static void log_seeds(void)
 int main(void)
 {
     json_seeds();
+    column_seeds();
+    npy_seeds();
     ndjson_seeds();
     segment_seed("string-keys", KEY_STRING, 50, 15);
     segment_seed("int-keys", KEY_INT64, 50, 15);
