@@ -3,6 +3,9 @@ CC ?= cc
 CXX ?= c++
 BUILD ?= build
 OPT ?= -O2
+PREFIX ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DOCDIR ?= $(PREFIX)/share/doc/loadstone
 SAN ?=
 VERSION := 0.1.0
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -68,6 +71,17 @@ lint: ## check format, layers and marks; run the static analyser
 format: ## rewrite the C sources in the project's format
 	find src index api tests bench -name '*.[ch]' -o -name '*.cpp' | xargs clang-format -i
 
+install: all ## install program, unit and documents; PREFIX=/usr/local DESTDIR=
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/loadstoned
+	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/loadstoned.service \
+		>$(BUILD)/loadstoned.service
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) $(BUILD)/loadstoned.service
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) LICENSE README.md api/openapi.yaml
+
+uninstall: ## remove what install put there; data stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/loadstoned $(DESTDIR)$(UNITDIR)/loadstoned.service
+	rm -rf $(DESTDIR)$(DOCDIR)
+
 clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
@@ -122,6 +136,6 @@ $(BUILD)/commit: FORCE
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
 -include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d) $(FUZZ:=.d)
-.PHONY: all demo check asan tsan unit fuzz fuzz-build fuzz-seeds bench lint format clean help FORCE
+.PHONY: all demo check asan tsan unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

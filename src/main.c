@@ -22,6 +22,7 @@
 #include "api/server.h"
 #include "base/epoch.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/version.h"
 #include "index/check.h"
 #include "index/index.h"
@@ -337,7 +338,9 @@ static int serve(int argc, char **argv)
     } else {
         log_info("loadstoned %s serves %s on http://%s (io %s, kernels %s)", version_number(),
                  s.data, server_address(d.server), io_backend_name(d.io), index_isa());
+        notify_manager("READY=1");
         wait_for_stop();
+        notify_manager("STOPPING=1");
         log_info("stopping");
     }
     stop(&d);
