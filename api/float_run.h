@@ -10,5 +10,8 @@
  * the array or of the text, `cap`, an error, or a number that takes more care than it has. The
  * caller goes on from there byte by byte. */
 size_t float_run_read(const char *p, const char *end, float *out, size_t cap, const char **stop);
+/* The same for any processor; float_run_read takes SSE4.1 where it is there. */
+size_t float_run_read_words(const char *p, const char *end, float *out, size_t cap,
+                            const char **stop);
 
 #endif
