@@ -158,29 +158,36 @@ static void note_transfer(struct request_head *h, const char *value)
         h->other_transfer = true;
 }
 
+/* Lengths first: they tell most headers apart. */
+static inline bool is_named(const char *name, size_t len, const char *known)
+{
+    return len == strlen(known) && strcasecmp(name, known) == 0;
+}
+
 static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const char *name,
                                    const char *value)
 {
     struct request_head *h = arg;
     (void)kind;
+    size_t len = strlen(name);
     if (!value)
         value = "";
-    if (strcasecmp(name, "Content-Length") == 0) {
+    if (is_named(name, len, "Content-Length")) {
         h->content_lengths++;
         h->content_length = parse_length(value);
-    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+    } else if (is_named(name, len, "Transfer-Encoding")) {
         note_transfer(h, value);
-    } else if (strcasecmp(name, "Content-Type") == 0) {
+    } else if (is_named(name, len, "Content-Type")) {
         h->content_type = value;
-    } else if (strcasecmp(name, "Accept") == 0) {
+    } else if (is_named(name, len, "Accept")) {
         h->accept = value;
-    } else if (strcasecmp(name, "Content-Encoding") == 0) {
+    } else if (is_named(name, len, "Content-Encoding")) {
         h->content_encoding = value;
-    } else if (strcasecmp(name, "Expect") == 0) {
+    } else if (is_named(name, len, "Expect")) {
         h->expect_continue = strcasecmp(value, "100-continue") == 0;
-    } else if (strcasecmp(name, "Idempotency-Key") == 0) {
+    } else if (is_named(name, len, "Idempotency-Key")) {
         h->idempotency_key = value;
-    } else if (strcasecmp(name, "Content-Digest") == 0) {
+    } else if (is_named(name, len, "Content-Digest")) {
         h->content_digest = value;
     }
     return MHD_YES;

@@ -53,16 +53,16 @@ enum err router_find(const struct route *table, const struct target *t, const ch
                      const struct route **out, char *allow, size_t allow_cap, struct err_ctx *ctx)
 {
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
-    allow[0] = 0;
     for (const struct route *r = table; r->method; r++) {
-        if (!path_matches(r->path, t))
-            continue;
-        if (strcmp(r->method, wanted) == 0) {
+        if (strcmp(r->method, wanted) == 0 && path_matches(r->path, t)) {
             *out = r;
             return ERR_OK;
         }
-        allow_add(allow, allow_cap, r->method);
     }
+    allow[0] = 0;
+    for (const struct route *r = table; r->method; r++)
+        if (path_matches(r->path, t))
+            allow_add(allow, allow_cap, r->method);
     if (!allow[0])
         return nothing_here(t, ctx);
     return err_set(ctx, ERR_METHOD, "%s does not work here; allowed: %s", method, allow);

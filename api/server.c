@@ -4,9 +4,10 @@
  *   writers                               uploads, commits, create and drop: mostly waiting for
  * disk readers                               long searches and fetches watch overdue heads
  *
- * A connection's memory pool is 64 KiB: the library clears the whole pool after each request, so
- * that a larger one costs small requests more than it gives uploads (1 MiB: a quarter of the
- * requests, a tenth more bytes).
+ * A connection's memory pool is 32 KiB: the library clears it, and half of it once more, in each
+ * request, so that a larger one costs small requests more than it gives uploads (of a fetch's 10
+ * us: 0.3 at 16 KiB, 0.6 at 32, 1.2 at 64; uploads into nothing: 2.0, 2.2, 2.4 GB/s). It also
+ * bounds the head of a request.
  *
  * Stopping: close the listening socket; let requests end and keep no connection alive; after
  * shutdown_timeout_s fail the uploads that still wait for bytes; take nothing more; wait until no
@@ -27,7 +28,7 @@
 #include "base/metrics.h"
 
 enum {
-    CONNECTION_POOL_BYTES = 64 * 1024,
+    CONNECTION_POOL_BYTES = 32 * 1024,
     WRITERS = 32,
     STOP_POLL_US = 2000,
 };

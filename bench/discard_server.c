@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { CONNECTION_POOL_BYTES = 64 * 1024 };
+enum { CONNECTION_POOL_BYTES = 32 * 1024 };
 
 static enum MHD_Result answer_ok(struct MHD_Connection *connection)
 {

@@ -5,6 +5,8 @@
  *
  * The vectors lie around CLUSTERS centres, the same for the same seed, so that an index of them is
  * a realistic one. Prints "seconds BYTES STATUS" and, on standard error, an answer that is not 200.
+ * With PATH "-" it says "ready" once the vectors are made, then sends them to each path that comes
+ * as a line on standard input.
  *
  * Threads: two, to make the vectors; one sends. Failure: a sentence on standard error, status 1. */
 #include <arpa/inet.h>
@@ -130,29 +132,48 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv)
+static int upload(uint16_t port, const char *path, const float *vectors, size_t bytes)
 {
-    if (argc != 6) {
-        fputs("usage: http_upload PORT PATH ROWS DIM SEED\n", stderr);
-        return 2;
-    }
-    size_t rows = strtoul(argv[3], NULL, 10), dim = strtoul(argv[4], NULL, 10);
-    float *vectors = make_vectors(rows, dim, strtoul(argv[5], NULL, 10));
-    size_t bytes = rows * dim * sizeof *vectors;
     char head[1024], answer[ANSWER_BYTES];
     int n = snprintf(head, sizeof head,
                      "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                      "Content-Type: application/octet-stream\r\nContent-Length: %zu\r\n\r\n",
-                     argv[2], bytes);
-    int fd = connect_to((uint16_t)strtoul(argv[1], NULL, 10));
+                     path, bytes);
+    int fd = connect_to(port);
     double started_s = now_s();
     send_all(fd, head, (size_t)n);
     send_all(fd, vectors, bytes);
     int status = read_answer(fd, answer);
     printf("%.6f %zu %d\n", now_s() - started_s, bytes, status);
+    fflush(stdout);
     if (status != 200)
         fprintf(stderr, "%s\n", answer);
     close(fd);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6) {
+        fputs("usage: http_upload PORT PATH|- ROWS DIM SEED\n", stderr);
+        return 2;
+    }
+    uint16_t port = (uint16_t)strtoul(argv[1], NULL, 10);
+    size_t rows = strtoul(argv[3], NULL, 10), dim = strtoul(argv[4], NULL, 10);
+    float *vectors = make_vectors(rows, dim, strtoul(argv[5], NULL, 10));
+    size_t bytes = rows * dim * sizeof *vectors;
+    int status = 200;
+    if (strcmp(argv[2], "-") != 0) {
+        status = upload(port, argv[2], vectors, bytes);
+    } else {
+        char path[512];
+        puts("ready");
+        fflush(stdout);
+        while (status == 200 && fgets(path, sizeof path, stdin)) {
+            path[strcspn(path, "\n")] = '\0';
+            status = upload(port, path, vectors, bytes);
+        }
+    }
     free(vectors);
     return status == 200 ? 0 : 1;
 }

@@ -39,9 +39,13 @@ SEEDED = ["strings", "ints", "table"]
 # answers to data that fits it.
 CONFIG = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "401", "403", "404", "406", "409", "412", "413", "415", "422"]
+expected-statuses = [
+  "2xx", "400", "401", "403", "404", "406", "409", "412", "413", "414", "415", "422", "431"
+]
 [checks.negative_data_rejection]
-expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422"]
+expected-statuses = [
+  "400", "401", "403", "404", "405", "406", "409", "412", "413", "414", "415", "422", "431"
+]
 """
 
 

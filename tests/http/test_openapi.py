@@ -110,7 +110,9 @@ def test_every_operation_is_explained_and_may_fail_as_any_does(document):
         ids.add(operation["operationId"])
         assert {"400", "401", "403", "429", "500", "503"} <= set(operation["responses"]), name
         for status, response in operation["responses"].items():
-            if int(status) >= 400:
+            if status in ("414", "431"):  # the HTTP library's own page
+                assert "content" not in document.follow(response), (name, status)
+            elif int(status) >= 400:
                 content = document.follow(response)["content"]
                 assert set(content) == {"application/problem+json"}, (name, status)
     assert len(ids) == len(document.operations())

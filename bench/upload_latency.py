@@ -1,0 +1,135 @@
+"""Latency of searches while a bulk load runs: a query stream at half load, open loop.
+
+The capacity is what a closed loop gets out of the daemon. Then queries arrive at half that rate,
+Poisson, measured from when they should have been sent, alternately quiet and while uploads of
+1 GB (octet-stream, each into a new collection) follow one another. The aim: the p99 of the loaded
+rounds at most twice that of the quiet ones, median against median.
+
+The daemon runs with its defaults; its clients share the machine with it.
+"""
+
+import os
+import statistics
+import subprocess
+import threading
+
+import load
+from service import DIM, ROWS, WORK, Collection, create, million
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
+SECONDS = float(os.environ.get("BENCH_SECONDS", 4))
+UPLOAD_ROWS = int(os.environ.get("BENCH_UPLOAD_ROWS", 2_000_000))
+QUERIES = 2000
+CONNECTIONS = 32
+AIM = 2.0
+
+
+def write_queries(c):
+    """Stored vectors, each moved a little, as octet-stream bodies."""
+    import array
+    import random
+
+    random.seed(7)
+    keys = random.sample(range(ROWS), QUERIES)
+    vectors = c.fetch(keys, features=[], with_vectors=True)["vectors"]
+    path = WORK / "search_queries.bin"
+    load.write_bodies(
+        path,
+        (array.array("f", [x + random.gauss(0, 0.1) for x in v]).tobytes() for v in vectors),
+    )
+    return path
+
+
+class Uploads:
+    """Uploads one after the other while entered."""
+
+    def __init__(self, daemon):
+        self.client, self.number, self.seconds = daemon.client, 0, []
+        self.sender = subprocess.Popen(
+            [str(WORK / "http_upload"), str(daemon.client.port), "-"]
+            + [str(UPLOAD_ROWS), str(DIM), "2"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.sender.stdout.readline() == "ready\n"
+
+    def one(self):
+        self.number += 1
+        c = create(self.client, f"upload{self.number}", "flat")
+        self.sender.stdin.write(f"{c.path}/rows?first_key=0&mode=append\n")
+        self.sender.stdin.flush()
+        seconds, _, status = self.sender.stdout.readline().split()
+        assert status == "200", status
+        self.seconds.append(float(seconds))
+        self.client.delete(c.path)
+
+    def run(self):
+        while not self.stopping.is_set():
+            self.one()
+
+    def __enter__(self):
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+
+    def close(self):
+        self.sender.stdin.close()
+        self.sender.wait()
+
+
+def main():
+    daemon = million()
+    daemon.start()
+    c = Collection(daemon.client, "million")
+    asked = {
+        "path": f"{c.path}/search?k=10&ef=64",
+        "content_type": "application/octet-stream",
+        "accept": "application/octet-stream",
+        "bodies": write_queries(c),
+        "connections": CONNECTIONS,
+    }
+
+    def search(**options):
+        return load.run(daemon.process.pid, daemon.client.port, "post", **asked, **options)
+
+    search(seconds=2)  # pages and buffers are there from here on
+    capacity = statistics.median(search(seconds=1).rate for _ in range(3))
+    uploads = Uploads(daemon)
+    figures = {"quiet": [], "during uploads": []}
+    for number in range(ROUNDS):
+        stream = {"rate": capacity / 2, "poisson": True, "seconds": SECONDS, "seed": number + 2}
+        figures["quiet"].append(search(**stream))
+        with uploads:
+            figures["during uploads"].append(search(**stream))
+        print(
+            f"round {number + 1} of {ROUNDS}: p99 "
+            + ", ".join(f"{name} {f[-1].p99_us:.0f} us" for name, f in figures.items()),
+            flush=True,
+        )
+    uploads.close()
+    daemon.stop()
+
+    rate = UPLOAD_ROWS * DIM * 4 / statistics.median(uploads.seconds) / 1e9
+    print(
+        f"\nsearches over {ROWS:,} x {DIM} (k 10, ef 64), Poisson, half of {capacity:,.0f} a second"
+    )
+    for name, measured in figures.items():
+        p50, p95, p99 = (
+            statistics.median(getattr(f, field) for f in measured)
+            for field in ("p50_us", "p95_us", "p99_us")
+        )
+        worst = max(f.max_us for f in measured)
+        print(f"  {name:15} p50 {p50:7.0f}  p95 {p95:7.0f}  p99 {p99:7.0f}  max {worst:7.0f} us")
+    quiet, loaded = (statistics.median(f.p99_us for f in m) for m in figures.values())
+    print(f"  p99 during uploads / quiet: {loaded / quiet:.2f} (aim: at most {AIM:.0f})")
+    print(f"  meanwhile uploads at {rate:.2f} GB/s ({len(uploads.seconds)} of them)")
+
+
+if __name__ == "__main__":
+    main()
