@@ -20,6 +20,7 @@ Ends with status 0, or 1 and a sentence, or 130 after Ctrl-C.
 """
 
 import argparse
+import functools
 import json
 import os
 import queue
@@ -91,35 +92,70 @@ def parse_arguments(arguments):
     add = parser.add_argument
     add("file", metavar="FILE", help="what to load; its suffix names the format")
     add("--collection", metavar="NAME", help="where to (the file's name without suffixes)")
-    add("--mode", choices=("upsert", "append"), default="upsert",
-        help="append: keys that exist already are an error (%(default)s)")
-    add("--first-key", type=whole(-(2**63)), default=0, metavar="N",
-        help="key of the first row of a vector file (%(default)s)")
+    add(
+        "--mode",
+        choices=("upsert", "append"),
+        default="upsert",
+        help="append: keys that exist already are an error (%(default)s)",
+    )
+    add(
+        "--first-key",
+        type=whole(-(2**63)),
+        default=0,
+        metavar="N",
+        help="key of the first row of a vector file (%(default)s)",
+    )
     add("--rows", type=whole(1), metavar="N", help="only the first N rows of a vector file")
     add("--dataset", default="train", help="which one of an HDF5 file (%(default)s)")
     add("--wait", action="store_true", help="wait until the index is built")
     new = parser.add_argument_group("a collection that does not exist yet")
-    new.add_argument("--metric", choices=("l2", "cosine", "ip"),
-                     help="how to measure distance (what an HDF5 file says, else cosine)")
+    new.add_argument(
+        "--metric",
+        choices=("l2", "cosine", "ip"),
+        help="how to measure distance (what an HDF5 file says, else cosine)",
+    )
     new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="kind of index")
     new.add_argument("--m", type=whole(2), help="hnsw: neighbours of a node")
     new.add_argument("--ef-construction", type=whole(1), metavar="N", help="hnsw: build effort")
     new.add_argument("--nlist", type=whole(1), metavar="N", help="ivf: number of lists")
-    new.add_argument("--schema", type=schema_file, metavar="FILE",
-                     help="NDJSON: the collection as JSON, as PUT /v1/collections/NAME takes it "
-                          "(else inferred from the first 1,000 rows)")
+    new.add_argument(
+        "--schema",
+        type=schema_file,
+        metavar="FILE",
+        help="NDJSON: the collection as JSON, as PUT /v1/collections/NAME takes it "
+        "(else inferred from the first 1,000 rows)",
+    )
     how = parser.add_argument_group("how")
-    how.add_argument("--connections", type=whole(1), default=CONNECTIONS, metavar="N",
-                     help="parts in flight at once (%(default)s); with 1 they commit in order")
-    how.add_argument("--part-bytes", type=byte_size, default=PART_BYTES, metavar="SIZE",
-                     help="of one part and commit, 64M for instance; each has an index of its "
-                          "own, so larger is better (512M)")
-    how.add_argument("--patience", type=float, default=60, metavar="S",
-                     help="how long to try again while the server is busy or away (60)")
-    how.add_argument("--again", action="store_true",
-                     help="send everything, also what was loaded before")
-    how.add_argument("--state", metavar="FILE",
-                     help="where to note what is loaded (a file in ~/.local/state/loadstone)")
+    how.add_argument(
+        "--connections",
+        type=whole(1),
+        default=CONNECTIONS,
+        metavar="N",
+        help="parts in flight at once (%(default)s); with 1 they commit in order",
+    )
+    how.add_argument(
+        "--part-bytes",
+        type=byte_size,
+        default=PART_BYTES,
+        metavar="SIZE",
+        help="of one part and commit, 64M for instance; each has an index of its "
+        "own, so larger is better (512M)",
+    )
+    how.add_argument(
+        "--patience",
+        type=float,
+        default=60,
+        metavar="S",
+        help="how long to try again while the server is busy or away (60)",
+    )
+    how.add_argument(
+        "--again", action="store_true", help="send everything, also what was loaded before"
+    )
+    how.add_argument(
+        "--state",
+        metavar="FILE",
+        help="where to note what is loaded (a file in ~/.local/state/loadstone)",
+    )
     client.add_arguments(parser)
     options = parser.parse_args(arguments)
     options.collection = options.collection or default_name(options.file)
@@ -213,7 +249,7 @@ class Loader:
         try:
             while not self.stop.is_set():
                 part = self.parts.get_nowait()
-                answer = patience.call(lambda: self._send(collection, *part))
+                answer = patience.call(functools.partial(self._send, collection, *part))
                 self._acknowledged(part, answer)
         except (queue.Empty, Stopped):
             pass

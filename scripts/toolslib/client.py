@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 JSON, NDJSON, OCTETS = "application/json", "application/x-ndjson", "application/octet-stream"
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 600
+FETCH_BYTES, FETCH_KEYS = 8 << 20, 256  # of one answer with vectors, as JSON
 FRESH_S = 30  # a connection idle for longer is opened anew: the daemon may have closed it
 TOKENS = ("LOADSTONE_WRITE_TOKEN", "LOADSTONE_READ_TOKEN")
 
@@ -23,10 +24,13 @@ class Refused(Exception):
     """The daemon said no, with a status and a sentence."""
 
     def __init__(self, status, detail, row=None, field=None, retry_after_s=None):
-        super().__init__(f"the daemon answered {status}: {detail}")
+        super().__init__(status, detail, row, field, retry_after_s)
         self.status, self.detail = status, detail
         self.row, self.field = row, field
         self.retry_after_s = retry_after_s
+
+    def __str__(self):
+        return f"the daemon answered {self.status}: {self.detail}"
 
 
 class Unreachable(Exception):
@@ -107,7 +111,7 @@ class Client:
             raise
         self.used = time.monotonic()
         if answer.status >= 300:
-            raise _refusal(answer, data)
+            raise refusal(answer.status, data, answer.headers.get("Retry-After", ""))
         return answer.headers, data
 
     def _request(self, method, path, body=None, headers=None):
@@ -169,6 +173,13 @@ class Collection:
         question = {"keys": keys, "features": names, **options}
         return self.client.post(f"{self.path}/features", question)
 
+    def fetch_vectors(self, keys, dim):
+        """(found, vector or None) of each key, in requests of bounded size."""
+        step = min(max(FETCH_BYTES // (dim * 12), 1), FETCH_KEYS)
+        for at in range(0, len(keys), step):
+            answer = self.features(keys[at : at + step], [], with_vectors=True)
+            yield from zip(answer["found"], answer.get("vectors") or [None] * step)
+
     def row(self, key):
         return self.client.get(f"{self.path}/rows/{quote(str(key), safe='')}")
 
@@ -177,7 +188,8 @@ class Collection:
         return self.client.get(f"{self.path}/rows?{urlencode(query)}")
 
 
-def _refusal(answer, data):
+def refusal(status, data, retry_after=""):
+    """An answer that is no success, as an exception; takes problem+json apart."""
     problem = {}
     try:
         problem = json.loads(data)
@@ -185,14 +197,8 @@ def _refusal(answer, data):
     except (ValueError, AttributeError):
         detail = data.decode(errors="replace").strip() or "without a word"
         problem = {}
-    wait = answer.headers.get("Retry-After", "")
-    return Refused(
-        answer.status,
-        detail,
-        problem.get("row"),
-        problem.get("field"),
-        int(wait) if wait.isdigit() else None,
-    )
+    wait_s = int(retry_after) if retry_after.isdigit() else None
+    return Refused(status, detail, problem.get("row"), problem.get("field"), wait_s)
 
 
 class Patience:

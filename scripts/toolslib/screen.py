@@ -112,11 +112,15 @@ def _fit(columns):
     return [*columns[:-1], (title, max(min(width, room - taken), 16), right)]
 
 
+def row(columns, cells):
+    """One line of a table that grows while its figures are found."""
+    fitted = (_cell(v, w, r) for v, (_, w, r) in zip(cells, columns))
+    print("   " + "  ".join(fitted).rstrip(), flush=True)
+
+
 def table(columns, rows):
     """columns: (title, width, right-aligned). Longer cells are cut (~); None is a dash."""
     if not columns[-1][2]:
         columns = _fit(columns)
     for cells in ([title for title, _, _ in columns], *rows):
-        fitted = (_cell(v, w, r) for v, (_, w, r) in zip(cells, columns))
-        print("   " + "  ".join(fitted).rstrip())
-    sys.stdout.flush()
+        row(columns, cells)

@@ -19,7 +19,6 @@ import numpy as np
 from . import client, formats
 
 SAMPLES = 8
-SAMPLE_KEYS = 256  # of one request
 
 
 class Rows:
@@ -192,9 +191,7 @@ def open_source(path, options, tell=None):
     """The source that a file's name and the options ask for."""
     if formats.suffix(path) in (".ndjson", ".jsonl"):
         return Lines(path, formats.map_file(path, tell), options.schema)
-    return Rows(
-        formats.open_vectors(path, options.dataset, tell), options.first_key, options.rows
-    )
+    return Rows(formats.open_vectors(path, options.dataset, tell), options.first_key, options.rows)
 
 
 # ---- what the server has ----
@@ -204,15 +201,12 @@ def same_rows(collection, source, ranges):
     """For each range: whether the server holds all of its sampled rows as the file has them."""
     sampled = [source.samples(*r) for r in ranges]
     flat = [sample for samples in sampled for sample in samples]
-    same = []
-    for at in range(0, len(flat), SAMPLE_KEYS):
-        piece = flat[at : at + SAMPLE_KEYS]
-        answer = collection.features([key for key, _ in piece], [], with_vectors=True)
-        vectors = answer.get("vectors") or [None] * len(piece)
-        same += [
-            found and (mine is None or _equal(mine, its))
-            for (_, mine), found, its in zip(piece, answer["found"], vectors)
-        ]
+    dim = max((len(vector) for _, vector in flat if vector is not None), default=1)
+    fetched = collection.fetch_vectors([key for key, _ in flat], dim)
+    same = [
+        found and (mine is None or _equal(mine, its))
+        for (_, mine), (found, its) in zip(flat, fetched)
+    ]
     checks = iter(same)
     return [all([next(checks) for _ in samples]) for samples in sampled]
 

@@ -3,11 +3,14 @@ off ends, when it is run again, with exactly the rows of the file; wrong files a
 
 import contextlib
 import gzip
+import http.server
 import io
+import itertools
 import json
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import h5py
@@ -20,6 +23,7 @@ from daemon import REPO
 SCRIPT = REPO / "scripts" / "load.py"
 sys.path.insert(0, str(SCRIPT.parent))
 import load as load_script  # noqa: E402
+from toolslib.client import Patience, Refused, Unreachable  # noqa: E402
 
 DIM = 12
 
@@ -122,9 +126,7 @@ FORMATS = {
 def test_every_format_arrives_to_the_bit(load, collection, tmp_path, name):
     write, rows = FORMATS[name]
     write(tmp_path / name)
-    load(
-        tmp_path / name, "--collection", collection.name, "--first-key", -7, "--part-bytes", "4K"
-    )
+    load(tmp_path / name, "--collection", collection.name, "--first-key", -7, "--part-bytes", "4K")
     expected = rows.astype(np.float32)
     assert stored(collection, range(-7, len(rows) - 7)).tobytes() == expected.tobytes()
     described = collection.describe()
@@ -327,6 +329,81 @@ def test_two_loads_of_one_file_exclude_each_other(load, client, collection, tmp_
         running.process.send_signal(18)
     assert running.end()[0] == 0
     assert_exactly_the_rows(collection)
+
+
+class Busy:
+    """Stands before a daemon and answers the first few bodies with 429 or 503."""
+
+    def __init__(self, client, refusals):
+        refused = itertools.count()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.command == "POST" and (n := next(refused)) < refusals:
+                    self.answer(429 if n % 2 else 503, b"{}", {"Retry-After": "0"})
+                    return
+                kept = {"Content-Type": self.headers.get("Content-Type", "")}
+                there = client.request(self.command, self.path, body or None, headers=kept)
+                self.answer(there.status, there.body, {})
+
+            def answer(self, status, body, headers):
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": len(body)}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+            do_GET = do_PUT = do_POST = forward
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def test_a_busy_server_is_asked_again(load, client, collection, tmp_path):
+    npy(FLOATS)(tmp_path / "a.npy")
+    args = (tmp_path / "a.npy", "--collection", collection.name, "--part-bytes", "4K")
+    with Busy(client, 5) as busy:
+        out = load(*args, on=busy)
+    assert "trying again" in out and "in 4 commits" in out
+    assert collection.describe()["version"] == 4
+    assert stored(collection, range(len(FLOATS))).tobytes() == FLOATS.tobytes()
+    with Busy(client, 10**9) as busy:
+        out = load(*args, "--again", "--patience", 0.1, on=busy, status=1)
+    assert "the daemon answered 503" in out or "the daemon answered 429" in out
+
+
+def test_patience_waits_as_long_as_it_is_told():
+    refusals = [
+        Refused(429, "busy", retry_after_s=7),
+        Refused(503, "starting"),
+        Unreachable("gone"),
+    ]
+    slept = []
+
+    def action():
+        if refusals:
+            raise refusals.pop(0)
+        return "done"
+
+    assert Patience(60, sleep=slept.append).call(action) == "done"
+    assert slept[0] == 7
+    assert 0 < slept[1] < slept[2] < 7
 
 
 # ---- wrong files ----
