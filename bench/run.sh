@@ -1,6 +1,7 @@
 #!/bin/sh
 # make bench: compiles the helpers and runs the measurements, or only those named.
-#   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [fetch] ...
+#   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [fetch]
+#                [recall_latency] ...
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
 # BENCH_JSON_MB and PYTHON may be set. Everything lies under $BUILD/bench; the indexed million and
 # the features are kept there for the next run.
@@ -28,7 +29,7 @@ compile feature_rows "$BUILD/api/number.o" -lstdc++
 "${CXX:-c++}" -std=c++17 -O2 -march=native -Wall -Wextra -Werror bench/json_load.cpp \
     -o "$BUILD/bench/json_load" -lsimdjson
 
-for measurement in ${*:-bulk_load json_load memory startup faiss_kernels fetch}; do
+for measurement in ${*:-bulk_load json_load memory startup faiss_kernels fetch recall_latency}; do
     printf '\n== %s\n' "$measurement"
     if [ -f "bench/$measurement.sh" ]; then
         sh "bench/$measurement.sh"

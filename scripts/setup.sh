@@ -16,7 +16,7 @@ test="$build libcmocka-dev clang-format python3 python3-venv ca-certificates e2f
 fuzz="$test clang libclang-rt-14-dev"
 lint="$build libcmocka-dev clang-format clang-tidy libsimdjson-dev"
 demo="$build python3 python3-numpy libopenblas0 curl"
-bench="$build python3 libsimdjson-dev redis-server redis-tools util-linux"
+bench="$build python3 python3-numpy libsimdjson-dev redis-server redis-tools util-linux"
 
 say() {
     echo "setup: $*"

@@ -1,6 +1,7 @@
 """Recall and percentiles as the field counts them."""
 
 TIE = 1e-3
+ROUNDING = 1e-6  # of distances near 0, in float32
 
 
 def percentiles(values, wanted=(0.50, 0.95, 0.99)):
@@ -11,7 +12,7 @@ def percentiles(values, wanted=(0.50, 0.95, 0.99)):
 def reach(kth_distance):
     """How far a hit may lie and still count: the true k-th distance and 1e-3 of it, so that among
     rows equally far (or nearly so) any choice is right."""
-    return kth_distance + TIE * abs(kth_distance)
+    return kth_distance + TIE * abs(kth_distance) + ROUNDING
 
 
 def recall(found, kth_distances, wanted):
