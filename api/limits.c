@@ -30,6 +30,7 @@ static const struct limit {
     LIMIT(rows_page_max, 10000, 1, 1 << 20),
     LIMIT(k_max, SEARCH_K_MAX, 1, SEARCH_K_MAX),
     LIMIT(ef_max, SEARCH_EF_MAX, 1, SEARCH_EF_MAX),
+    LIMIT(nprobe_max, SEARCH_NPROBE_MAX, 1, SEARCH_NPROBE_MAX),
     LIMIT(queries_max, SEARCH_QUERIES_MAX, 1, SEARCH_QUERIES_MAX),
     LIMIT(buffer_bytes_max, 1 * GIB, 8 * MIB, 1024 * GIB),
     LIMIT(queue_max, 1024, 1, 1 << 20),
@@ -102,6 +103,7 @@ void limits_write(const struct limits *l, struct buf *out)
     }
     buf_printf(out,
                "\"key_bytes_max\":%d,\"name_bytes_max\":%d,\"dim_max\":%d,\"features_max\":%d,"
-               "\"m_max\":%d,\"ef_construction_max\":%d}\n",
-               KEY_MAX_BYTES, NAME_MAX_BYTES, DIM_MAX, FEATURES_MAX, M_MAX, EF_CONSTRUCTION_MAX);
+               "\"m_max\":%d,\"ef_construction_max\":%d,\"nlist_max\":%d}\n",
+               KEY_MAX_BYTES, NAME_MAX_BYTES, DIM_MAX, FEATURES_MAX, M_MAX, EF_CONSTRUCTION_MAX,
+               NLIST_MAX);
 }

@@ -13,6 +13,7 @@ struct limits {
     uint64_t rows_page_max; /* of one page of rows */
     uint64_t k_max;
     uint64_t ef_max;
+    uint64_t nprobe_max;
     uint64_t queries_max;      /* of one search request */
     uint64_t buffer_bytes_max; /* request bodies held in memory, all connections together */
     uint64_t queue_max;        /* requests waiting for a worker */

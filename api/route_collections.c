@@ -182,8 +182,23 @@ enum err collection_patch(struct request *r, struct err_ctx *ctx)
     struct collection *c;
     RETURN_NOT_OK(hold_collection(r, &c, ctx));
     enum err e = patch_schema(r, c, schema_patch_json, ctx);
+    if (e == ERR_OK)
+        indexer_settings_changed(r->service->indexer, c);
     collection_release(c);
     return e == ERR_OK ? collection_describe(r, ctx) : e;
+}
+
+enum err collection_reindex(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    enum err e = patch_schema(r, c, schema_patch_index_json, ctx);
+    if (e == ERR_OK)
+        indexer_rebuild(r->service->indexer, c);
+    collection_release(c);
+    RETURN_NOT_OK(e);
+    r->status = MHD_HTTP_ACCEPTED;
+    return collection_index(r, ctx);
 }
 
 enum err collection_drop(struct request *r, struct err_ctx *ctx)

@@ -10,6 +10,7 @@ enum err collection_create(struct request *r, struct err_ctx *ctx);
 enum err collection_describe(struct request *r, struct err_ctx *ctx);
 enum err collection_patch(struct request *r, struct err_ctx *ctx);
 enum err collection_drop(struct request *r, struct err_ctx *ctx);
+enum err collection_reindex(struct request *r, struct err_ctx *ctx);
 enum err collection_index(struct request *r, struct err_ctx *ctx);
 
 /* route_rows.c */

@@ -24,7 +24,7 @@ struct draft {
     enum metric metric;
     struct index_settings index;
     struct retention retention;
-    bool has_key, has_kind;
+    bool has_key, has_kind, has_nlist;
     struct json_slice features, join_keys;
     const char *field;            /* being read */
     const struct schema *patched; /* PATCH: what is altered; else NULL */
@@ -163,11 +163,11 @@ static enum err read_kind(struct json_reader *r, struct draft *d, struct err_ctx
 {
     char word[32];
     RETURN_NOT_OK(read_word(r, word, ctx));
-    d->has_kind = index_kind_parse(word, &d->index.kind) && d->index.kind != INDEX_IVF;
+    d->has_kind = index_kind_parse(word, &d->index.kind);
     if (d->has_kind)
         return ERR_OK;
-    return err_set(ctx, ERR_UNPROCESSABLE,
-                   "index kind '%s' is not available in this build: take auto, hnsw or flat", word);
+    return err_set(ctx, ERR_UNPROCESSABLE, "unknown index kind '%s': take auto, hnsw, ivf or flat",
+                   word);
 }
 
 static enum err read_m(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
@@ -181,8 +181,17 @@ static enum err read_ef_construction(struct json_reader *r, struct draft *d, str
                        ctx);
 }
 
-static const struct field index_fields[] = {
-    {"kind", read_kind}, {"m", read_m}, {"ef_construction", read_ef_construction}, {0}};
+static enum err read_nlist(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+{
+    d->has_nlist = true;
+    return read_uint32(r, "nlist", 0, NLIST_MAX, &d->index.nlist, ctx);
+}
+
+static const struct field index_fields[] = {{"kind", read_kind},
+                                            {"m", read_m},
+                                            {"ef_construction", read_ef_construction},
+                                            {"nlist", read_nlist},
+                                            {0}};
 
 static enum err read_index(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
@@ -400,6 +409,8 @@ static void apply_settings(const struct draft *d, struct schema *s)
         s->index.m = d->index.m;
     if (d->index.ef_construction)
         s->index.ef_construction = d->index.ef_construction;
+    if (d->has_nlist)
+        s->index.nlist = d->index.nlist;
     if (d->retention.versions != RETENTION_UNSET)
         s->retention.versions = d->retention.versions;
     if (d->retention.hours != RETENTION_UNSET)
@@ -532,9 +543,10 @@ void schema_write_json(const struct schema *s, struct buf *out)
     write_features(s, out);
     if (s->njoin)
         write_join_keys(s, out);
-    buf_printf(out,
-               ",\"index\":{\"kind\":\"%s\",\"m\":%u,\"ef_construction\":%u},"
-               "\"retention\":{\"versions\":%u,\"hours\":%u}}",
-               index_kind_name(s->index.kind), s->index.m, s->index.ef_construction,
-               s->retention.versions, s->retention.hours);
+    buf_printf(out, ",\"index\":{\"kind\":\"%s\",\"m\":%u,\"ef_construction\":%u",
+               index_kind_name(s->index.kind), s->index.m, s->index.ef_construction);
+    if (s->index.nlist)
+        buf_printf(out, ",\"nlist\":%u", s->index.nlist);
+    buf_printf(out, "},\"retention\":{\"versions\":%u,\"hours\":%u}}", s->retention.versions,
+               s->retention.hours);
 }

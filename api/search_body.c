@@ -7,12 +7,15 @@
  * a key that isn't there, 422 for what contradicts the schema. */
 #include "api/search_body.h"
 
+#include <math.h>
+
 #include "api/columns.h"
+#include "api/number.h"
 #include "api/problem.h"
 #include "api/row_json.h"
 
 static const char known_fields[] =
-    "vector, vectors, key, keys, k, ef, exact, features, with_vectors";
+    "vector, vectors, key, keys, k, ef, nprobe, exact, radius, features, with_vectors";
 
 enum field {
     F_VECTOR,
@@ -21,7 +24,9 @@ enum field {
     F_KEYS,
     F_K,
     F_EF,
+    F_NPROBE,
     F_EXACT,
+    F_RADIUS,
     F_FEATURES,
     F_WITH_VECTORS,
     F_COUNT
@@ -168,6 +173,13 @@ static enum err read_setting(struct reading *a, const char *name, uint64_t max, 
     return ERR_OK;
 }
 
+static enum err read_radius(struct reading *a, struct err_ctx *ctx)
+{
+    struct search_params *p = &a->ask->params;
+    p->bounded = true;
+    return json_double(&a->r->json, &p->radius, ctx);
+}
+
 static enum err read_features(struct reading *a, struct err_ctx *ctx)
 {
     RETURN_NOT_OK(columns_read_json(&a->r->json, a->s->schema, &a->r->columns, ctx));
@@ -192,6 +204,10 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
         return read_setting(a, "k", l->k_max, &p->k, ctx);
     case F_EF:
         return read_setting(a, "ef", l->ef_max, &p->ef, ctx);
+    case F_NPROBE:
+        return read_setting(a, "nprobe", l->nprobe_max, &p->nprobe, ctx);
+    case F_RADIUS:
+        return read_radius(a, ctx);
     case F_EXACT:
         return json_bool(&a->r->json, &p->exact, ctx);
     case F_FEATURES:
@@ -206,8 +222,9 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
 
 static enum field field_of(struct json_slice name)
 {
-    static const char *const names[F_COUNT] = {"vector", "vectors", "key",      "keys",        "k",
-                                               "ef",     "exact",   "features", "with_vectors"};
+    static const char *const names[F_COUNT] = {"vector", "vectors",  "key",         "keys",
+                                               "k",      "ef",       "nprobe",      "exact",
+                                               "radius", "features", "with_vectors"};
     enum field f = 0;
     while (f < F_COUNT && !json_slice_is(name, names[f]))
         f++;
@@ -269,12 +286,19 @@ static enum err read_columns(struct reading *a, struct err_ctx *ctx)
 static enum err read_params(struct request *r, struct search_params *p, struct err_ctx *ctx)
 {
     const struct limits *l = &r->service->limits;
-    uint64_t k = p->k, ef = p->ef;
+    const struct target_segment *radius = target_param(&r->target, "radius");
+    uint64_t k = p->k, ef = p->ef, nprobe = p->nprobe;
     RETURN_NOT_OK(request_param_uint(r, "k", 1, l->k_max, &k, ctx));
     RETURN_NOT_OK(request_param_uint(r, "ef", 1, l->ef_max, &ef, ctx));
+    RETURN_NOT_OK(request_param_uint(r, "nprobe", 1, l->nprobe_max, &nprobe, ctx));
     RETURN_NOT_OK(request_param_bool(r, "exact", &p->exact, ctx));
+    p->bounded = radius != NULL;
+    if (radius && number_parse_double(radius->text, radius->len, &p->radius) != NUMBER_OK)
+        return err_set_at(ctx, ERR_INVALID, -1, "radius", "radius=%.40s is not a finite number",
+                          radius->text);
     p->k = (uint32_t)k;
     p->ef = (uint32_t)ef;
+    p->nprobe = (uint32_t)nprobe;
     return ERR_OK;
 }
 
@@ -306,8 +330,13 @@ static enum err read_octets(struct reading *a, struct err_ctx *ctx)
 static enum err check(const struct reading *a, struct err_ctx *ctx)
 {
     const struct search_ask *ask = a->ask;
-    if (ask->params.ef && ask->params.exact)
-        return err_set(ctx, ERR_INVALID, "two efforts at once: give ef or exact");
+    const struct search_params *p = &ask->params;
+    if ((p->ef != 0) + (p->nprobe != 0) + p->exact > 1)
+        return err_set(ctx, ERR_INVALID, "two efforts at once: give one of ef, nprobe, exact");
+    if (p->bounded && p->radius < 0 && a->s->schema->metric != DIST_IP)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "radius",
+                          "radius is %g, but distances of metric %s are never below 0", p->radius,
+                          metric_name(a->s->schema->metric));
     if (a->r->media_out != MEDIA_OCTETS)
         return ERR_OK;
     if (a->s->schema->key != KEY_INT64)

@@ -49,7 +49,8 @@ static void decode_shape(struct cursor *c, struct ann_header *h)
     s->ef_construction = cursor_u32(c);
     h->file.entry = cursor_u32(c);
     h->file.layers = cursor_u32(c);
-    h->file.upper_lists = cursor_u32(c);
+    uint32_t lists = cursor_u32(c);
+    *(s->kind == INDEX_IVF ? &s->nlist : &h->file.upper_lists) = lists;
     s->twins = cursor_u32(c);
 }
 
@@ -63,8 +64,10 @@ static enum err decode_header(const char *path, const uint8_t *data, size_t n, s
     if (cursor_u32(&c) != ANN_FORMAT_VERSION)
         return corrupt(path, "written in a format version that this release does not know", ctx);
     cursor_u32(&c);
-    if (cursor_u32(&c) != 0)
+    uint32_t flags = cursor_u32(&c);
+    if (flags & ~(uint32_t)ANN_FLAG_IVF)
         return corrupt(path, "needs a feature that this release does not know", ctx);
+    h->file.shape.kind = flags & ANN_FLAG_IVF ? INDEX_IVF : INDEX_HNSW;
     h->nsections = cursor_u32(&c);
     if (h->nsections > ANN_SECTIONS_MAX)
         return corrupt(path, "too many sections in the header", ctx);
@@ -84,13 +87,27 @@ static enum err decode_header(const char *path, const uint8_t *data, size_t n, s
     return ERR_OK;
 }
 
+static bool graph_shape_valid(const struct ann_file *a)
+{
+    const struct ann_shape *s = &a->shape;
+    return s->m >= 1 && s->m <= ANN_M_MAX && a->entry < s->nodes && a->layers >= 1 &&
+           a->layers <= ANN_LAYERS_MAX &&
+           (uint64_t)a->upper_lists <= (uint64_t)s->nodes * (a->layers - 1);
+}
+
+static bool ivf_shape_valid(const struct ann_file *a)
+{
+    const struct ann_shape *s = &a->shape;
+    return s->nlist >= 1 && s->nlist <= NLIST_MAX && s->nlist <= s->nodes && s->twins == 0 &&
+           s->m == 0 && s->ef_construction == 0 && a->entry == 0 && a->layers == 0;
+}
+
 static bool shape_valid(const struct ann_file *a)
 {
     const struct ann_shape *s = &a->shape;
     return s->nodes >= 1 && (uint64_t)s->nodes + s->twins <= s->rows && s->dim >= 1 &&
-           s->dim <= DIM_MAX && (unsigned)s->metric <= DIST_IP && s->m >= 1 && s->m <= ANN_M_MAX &&
-           a->entry < s->nodes && a->layers >= 1 && a->layers <= ANN_LAYERS_MAX &&
-           (uint64_t)a->upper_lists <= (uint64_t)s->nodes * (a->layers - 1);
+           s->dim <= DIM_MAX && (unsigned)s->metric <= DIST_IP &&
+           (s->kind == INDEX_IVF ? ivf_shape_valid(a) : graph_shape_valid(a));
 }
 
 /* What the section of a kind must hold, in bytes. None of these can overflow: nodes and lists are
@@ -107,6 +124,10 @@ static uint64_t section_length(const struct ann_file *a, uint32_t kind)
         return ((uint64_t)s->nodes + 1) * sizeof(uint32_t);
     case ANN_TWINS:
         return (uint64_t)s->twins * sizeof(uint32_t);
+    case ANN_CENTROIDS:
+        return (uint64_t)s->nlist * s->dim * sizeof(float);
+    case ANN_LISTS_AT:
+        return ((uint64_t)s->nlist + 1) * sizeof(uint32_t);
     default:
         return (uint64_t)s->nodes * sizeof(uint32_t);
     }
@@ -145,6 +166,12 @@ static enum err place_section(const char *path, const struct ann_header *h,
     case ANN_TWINS:
         a->twins = at;
         break;
+    case ANN_CENTROIDS:
+        a->centroids = at;
+        break;
+    case ANN_LISTS_AT:
+        a->lists_at = at;
+        break;
     case ANN_KIND_END:
         break;
     }
@@ -178,9 +205,24 @@ static enum err check_twins(const char *path, const struct ann_file *a, struct e
     return ok ? ERR_OK : corrupt(path, "the twins are not lists of rows of the segment", ctx);
 }
 
+static enum err check_lists(const char *path, const struct ann_file *a, struct err_ctx *ctx)
+{
+    const struct ann_shape *s = &a->shape;
+    if (!a->centroids || !a->lists_at || !a->rows)
+        return corrupt(path, "a section of the inverted lists is missing", ctx);
+    bool ok = a->lists_at[0] == 0 && a->lists_at[s->nlist] == s->nodes;
+    for (uint32_t i = 0; i < s->nlist; i++)
+        ok = ok && a->lists_at[i] <= a->lists_at[i + 1];
+    for (uint32_t i = 0; i < s->nodes; i++)
+        ok = ok && a->rows[i] < s->rows;
+    return ok ? ERR_OK : corrupt(path, "the lists do not hold rows of the segment", ctx);
+}
+
 static enum err check_sections(const char *path, const struct ann_file *a, struct err_ctx *ctx)
 {
     const struct ann_shape *s = &a->shape;
+    if (s->kind == INDEX_IVF)
+        return check_lists(path, a, ctx);
     if (!a->links || !a->upper_at || (a->upper_lists > 0 && !a->upper))
         return corrupt(path, "a section of the graph is missing", ctx);
     if ((s->metric == DIST_COSINE) != (a->norms != NULL))

@@ -1,9 +1,10 @@
-/* The .ann file: the graph over the vectors of one segment, mapped and searched in place. The
- * vectors themselves stay in the segment file.
+/* The .ann file: the graph or the inverted lists over the vectors of one segment, mapped and
+ * searched in place. The vectors themselves stay in the segment file.
  *
  *   0       header: magic, versions, identity, shape, section table, CRC-32C; zeros to 64 KiB
  *   64 KiB  sections, each at a multiple of 64 KiB, of 2 MiB when it is that large
  *
+ * A graph (kind hnsw):
  *   ANN_LINKS     nodes x 2m u32: neighbours on the bottom layer
  *   ANN_UPPER_AT  nodes x u32: where the node's upper lists start in ANN_UPPER (in lists); a node
  *                 of the bottom layer only has ANN_NONE
@@ -16,8 +17,15 @@
  *                 cosine at length 1), those of one node in the order of their keys. Both sections
  *                 are left out when there are none
  *
- * A list of links ends at its first ANN_NONE. The header is written last, so a half-written file
- * has none. Every row with a vector stands at exactly one node.
+ * A list of links ends at its first ANN_NONE. Every row with a vector stands at exactly one node.
+ *
+ * Inverted lists (kind ivf):
+ *   ANN_CENTROIDS nlist x dim f32, of the vectors as they are; of the normalised ones for cosine
+ *   ANN_LISTS_AT  (nlist + 1) x u32: where the rows of a list start in ANN_ROWS
+ *   ANN_ROWS      nodes x u32: the segment rows of list 0, ascending, then of list 1, ...
+ *
+ * Every row with a vector is a node of its own and stands in exactly one list. The header is
+ * written last, so a half-written file has none.
  *
  * A mapped file is immutable and shared by all threads. What is cheap is checked at open; links are
  * not: who follows one checks that it is below `nodes`. */
@@ -33,17 +41,19 @@
 
 enum { ANN_M_MAX = 512, ANN_LAYERS_MAX = 64 };
 
-/* What a graph belongs to and how it was made. */
+/* What a structure belongs to and how it was made. */
 struct ann_shape {
+    enum index_kind kind;      /* INDEX_HNSW or INDEX_IVF */
     uint8_t collection_id[16]; /* zeros: unknown */
     uint64_t segment_id;
     uint32_t rows;  /* of the segment */
-    uint32_t nodes; /* distinct vectors */
+    uint32_t nodes; /* distinct vectors; ivf: rows with a vector */
     uint32_t twins; /* further rows with the vector of a node */
     uint32_t dim;
     enum metric metric;
-    uint32_t m;
-    uint32_t ef_construction;
+    uint32_t m;               /* 0 for ivf */
+    uint32_t ef_construction; /* 0 for ivf */
+    uint32_t nlist;           /* 0 for hnsw */
 };
 
 struct ann_file {
@@ -57,8 +67,10 @@ struct ann_file {
     const uint32_t *rows;     /* NULL: node = row */
     const uint32_t *twins_at; /* NULL: no twins */
     const uint32_t *twins;
-    const float *norms; /* NULL unless cosine */
-    uint64_t bytes;     /* of the file */
+    const float *norms;     /* NULL unless cosine */
+    const float *centroids; /* ivf only, like lists_at */
+    const uint32_t *lists_at;
+    uint64_t bytes; /* of the file */
     const uint8_t *map;
     void *reserved; /* address range that holds the map */
     size_t reserved_len;
@@ -77,6 +89,13 @@ WARN_UNUSED enum err ann_file_verify(const struct ann_file *a, const char *path,
  * in the file matches any) and has each row with a vector once. */
 WARN_UNUSED enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
                                     const struct segment *s, struct err_ctx *ctx);
+
+/* Rows of a list < nlist, *n of them. */
+static inline const uint32_t *ann_list(const struct ann_file *a, uint32_t list, uint32_t *n)
+{
+    *n = a->lists_at[list + 1] - a->lists_at[list];
+    return a->rows + a->lists_at[list];
+}
 
 /* Row of a node < nodes: the first of those that have its vector. */
 static inline uint32_t ann_row(const struct ann_file *a, uint32_t node)
@@ -109,5 +128,11 @@ static inline const uint32_t *ann_upper_links(const struct ann_file *a, uint32_t
 WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
                                     struct faiss_graph *graph, const struct distinct *rows,
                                     const float *norms, struct err_ctx *ctx);
+
+/* The same for inverted lists: nlist x dim centroids, nlist + 1 starts, shape->nodes rows. */
+WARN_UNUSED enum err ann_file_write_ivf(struct io *io, const char *path,
+                                        const struct ann_shape *shape, const float *centroids,
+                                        const uint32_t *lists_at, const uint32_t *rows,
+                                        struct err_ctx *ctx);
 
 #endif

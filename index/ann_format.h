@@ -2,9 +2,12 @@
  *
  *   magic[8], u32 format version, u32 compatible flags, u32 incompatible flags, u32 sections,
  *   collection id[16], u64 segment id, u64 file bytes, u32 rows, u32 nodes, u32 dim, u32 metric,
- *   u32 m, u32 ef_construction, u32 entry, u32 layers, u32 upper lists, u32 twins,
+ *   u32 m, u32 ef_construction, u32 entry, u32 layers, u32 lists, u32 twins,
  *   sections x (u32 kind, u32 0, u64 offset, u64 length, u64 XXH3-64 of its bytes),
  *   u32 crc32c of all before it
+ *
+ * `lists` counts the upper lists of a graph, or the inverted lists where the incompatible flag
+ * ANN_FLAG_IVF is set; m, ef_construction, entry, layers and twins are 0 there.
  */
 #ifndef LOADSTONE_INDEX_ANN_FORMAT_H
 #define LOADSTONE_INDEX_ANN_FORMAT_H
@@ -21,6 +24,8 @@ enum {
     ANN_ALIGN_LARGE = 2 * 1024 * 1024
 };
 
+enum { ANN_FLAG_IVF = 1 };
+
 enum ann_section_kind {
     ANN_LINKS = 1,
     ANN_UPPER_AT,
@@ -29,6 +34,8 @@ enum ann_section_kind {
     ANN_NORMS,
     ANN_TWINS_AT,
     ANN_TWINS,
+    ANN_CENTROIDS,
+    ANN_LISTS_AT,
     ANN_KIND_END /* readers skip kinds from here on: codes will be one */
 };
 

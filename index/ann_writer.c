@@ -1,4 +1,5 @@
-/* Writes .ann files in one sequential pass while FAISS gives its graph out.
+/* Writes .ann files in one sequential pass: inverted lists from memory, a graph while FAISS gives
+ * it out.
  *
  *   zeros for the header ─ links, node by node ─ upper_at ─ upper ─ rows ─ norms ─ twins_at ─ twins
  *   ─ sync ─ header
@@ -142,7 +143,7 @@ static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struc
     buf_put(out, ANN_MAGIC, 8);
     buf_put_u32(out, ANN_FORMAT_VERSION);
     buf_put_u32(out, 0);
-    buf_put_u32(out, 0);
+    buf_put_u32(out, s->kind == INDEX_IVF ? ANN_FLAG_IVF : 0);
     buf_put_u32(out, w->nsections);
     buf_put(out, s->collection_id, sizeof(s->collection_id));
     buf_put_u64(out, s->segment_id);
@@ -155,7 +156,7 @@ static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struc
     buf_put_u32(out, s->ef_construction);
     buf_put_u32(out, w->entry);
     buf_put_u32(out, w->layers_max);
-    buf_put_u32(out, w->upper_lists);
+    buf_put_u32(out, s->kind == INDEX_IVF ? s->nlist : w->upper_lists);
     buf_put_u32(out, s->twins);
     for (uint32_t i = 0; i < w->nsections; i++) {
         buf_put_u32(out, w->sections[i].kind);
@@ -182,15 +183,33 @@ static enum err write_header(struct io *io, const char *path, const struct ann_w
     return e;
 }
 
-static enum err write_sections(struct io *io, const char *path, struct ann_writer *w,
-                               struct faiss_graph *graph, struct err_ctx *ctx)
+/* Opens the stream, lets `put` write the sections, and writes the header. */
+static enum err write_file(struct io *io, const char *path, struct ann_writer *w, uint64_t hint,
+                           enum err (*put)(struct ann_writer *w, void *from, struct err_ctx *ctx),
+                           void *from, struct err_ctx *ctx)
+{
+    w->sum = XXH3_createState();
+    if (!w->sum)
+        return err_set(ctx, ERR_NO_MEMORY, "out of memory for a checksum state");
+    enum err e = io_stream_open(io, path, hint, &w->stream, ctx);
+    if (e == ERR_OK)
+        e = put_zeros_to(w, ANN_ALIGN, ctx);
+    if (e == ERR_OK)
+        e = put(w, from, ctx);
+    if (e == ERR_OK)
+        e = io_stream_finish(w->stream, ctx);
+    uint64_t file_bytes = w->stream ? io_stream_offset(w->stream) : 0;
+    io_stream_close(w->stream);
+    if (e == ERR_OK)
+        e = write_header(io, path, w, file_bytes, ctx);
+    XXH3_freeState(w->sum);
+    return e;
+}
+
+static enum err put_graph(struct ann_writer *w, void *graph, struct err_ctx *ctx)
 {
     const struct graph_sink sink = {w, on_begin, on_node, on_end};
-    uint64_t hint = (uint64_t)w->shape.nodes * w->shape.m * 2 * sizeof(uint32_t);
-    RETURN_NOT_OK(io_stream_open(io, path, hint, &w->stream, ctx));
-    RETURN_NOT_OK(put_zeros_to(w, ANN_ALIGN, ctx));
-    RETURN_NOT_OK(faiss_graph_walk(graph, &sink, ctx));
-    return io_stream_finish(w->stream, ctx);
+    return faiss_graph_walk(graph, &sink, ctx);
 }
 
 enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
@@ -199,17 +218,33 @@ enum err ann_file_write(struct io *io, const char *path, const struct ann_shape 
 {
     ASSERT(rows->nodes == shape->nodes && rows->ntwins == shape->twins);
     struct ann_writer w = {.shape = *shape, .rows = rows, .norms = norms};
-    enum err e = ERR_OK;
-    w.sum = XXH3_createState();
-    if (!w.sum)
-        e = err_set(ctx, ERR_NO_MEMORY, "out of memory for a checksum state");
-    if (e == ERR_OK)
-        e = write_sections(io, path, &w, graph, ctx);
-    uint64_t file_bytes = w.stream ? io_stream_offset(w.stream) : 0;
-    io_stream_close(w.stream);
-    if (e == ERR_OK)
-        e = write_header(io, path, &w, file_bytes, ctx);
+    uint64_t hint = (uint64_t)shape->nodes * shape->m * 2 * sizeof(uint32_t);
+    enum err e = write_file(io, path, &w, hint, put_graph, graph, ctx);
     buf_deinit(&w.upper);
-    XXH3_freeState(w.sum);
     return e;
+}
+
+struct lists {
+    const float *centroids;
+    const uint32_t *at, *rows;
+};
+
+static enum err put_lists(struct ann_writer *w, void *from, struct err_ctx *ctx)
+{
+    const struct lists *l = from;
+    const struct ann_shape *s = &w->shape;
+    uint64_t centroids = (uint64_t)s->nlist * s->dim * sizeof(float);
+    RETURN_NOT_OK(section_whole(w, ANN_CENTROIDS, l->centroids, centroids, ctx));
+    RETURN_NOT_OK(section_whole(w, ANN_LISTS_AT, l->at, (s->nlist + 1ull) * sizeof(uint32_t), ctx));
+    return section_whole(w, ANN_ROWS, l->rows, (uint64_t)s->nodes * sizeof(uint32_t), ctx);
+}
+
+enum err ann_file_write_ivf(struct io *io, const char *path, const struct ann_shape *shape,
+                            const float *centroids, const uint32_t *lists_at, const uint32_t *rows,
+                            struct err_ctx *ctx)
+{
+    struct ann_writer w = {.shape = *shape};
+    struct lists lists = {centroids, lists_at, rows};
+    return write_file(io, path, &w, (uint64_t)shape->nodes * sizeof(uint32_t), put_lists, &lists,
+                      ctx);
 }

@@ -9,33 +9,16 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "index/faiss_error.h"
 #include <faiss/c_api/AutoTune_c.h>
 #include <faiss/c_api/Index_c.h>
-#include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
 
 struct faiss_graph {
     FaissIndex *index;
 };
-
-/* FAISS's message on one line. */
-static enum err faiss_failed(const char *doing, struct err_ctx *ctx)
-{
-    char text[768];
-    const char *msg = faiss_get_last_error();
-    snprintf(text, sizeof(text), "%s", msg && *msg ? msg : "no reason given");
-    for (char *c = text; *c; c++) {
-        if (*c == '\n' || *c == '\r')
-            *c = ' ';
-    }
-    if (strstr(text, "bad_alloc") || strstr(text, "out of memory"))
-        return err_set(ctx, ERR_NO_MEMORY,
-                       "FAISS ran out of memory while %s: give the build more memory", doing);
-    return err_set(ctx, ERR_INTERNAL, "FAISS failed while %s: %s", doing, text);
-}
 
 static enum err set_ef_construction(FaissIndex *index, uint32_t ef, struct err_ctx *ctx)
 {

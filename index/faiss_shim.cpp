@@ -11,6 +11,7 @@
 #include <string>
 
 #include <faiss/AutoTune.h>
+#include <faiss/Clustering.h>
 #include <faiss/Index.h>
 #include <faiss/impl/FaissException.h>
 #include <faiss/index_factory.h>
@@ -18,6 +19,7 @@
 
 extern "C" {
 #include <faiss/c_api/AutoTune_c.h>
+#include <faiss/c_api/Clustering_c.h>
 #include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
@@ -64,6 +66,11 @@ FaissIndex *handle(faiss::Index *index)
     return reinterpret_cast<FaissIndex *>(index);
 }
 
+faiss::Clustering *native(FaissClustering *clustering)
+{
+    return reinterpret_cast<faiss::Clustering *>(clustering);
+}
+
 } // namespace
 
 extern "C" {
@@ -104,6 +111,58 @@ int faiss_Index_search(const FaissIndex *index, idx_t n, const float *x, idx_t k
                        idx_t *labels)
 {
     return guard([&] { native(index)->search(n, x, k, distances, labels); });
+}
+
+void faiss_ClusteringParameters_init(FaissClusteringParameters *out)
+{
+    faiss::ClusteringParameters p;
+    *out = {p.niter,
+            p.nredo,
+            p.verbose,
+            p.spherical,
+            p.int_centroids,
+            p.update_index,
+            p.frozen_centroids,
+            p.min_points_per_centroid,
+            p.max_points_per_centroid,
+            p.seed,
+            p.decode_block_size};
+}
+
+int faiss_Clustering_new_with_params(FaissClustering **out, int d, int k,
+                                     const FaissClusteringParameters *given)
+{
+    return guard([&] {
+        faiss::ClusteringParameters p;
+        p.niter = given->niter;
+        p.nredo = given->nredo;
+        p.verbose = given->verbose;
+        p.spherical = given->spherical;
+        p.int_centroids = given->int_centroids;
+        p.update_index = given->update_index;
+        p.frozen_centroids = given->frozen_centroids;
+        p.min_points_per_centroid = given->min_points_per_centroid;
+        p.max_points_per_centroid = given->max_points_per_centroid;
+        p.seed = given->seed;
+        p.decode_block_size = given->decode_block_size;
+        *out = reinterpret_cast<FaissClustering *>(new faiss::Clustering(d, k, p));
+    });
+}
+
+int faiss_Clustering_train(FaissClustering *clustering, idx_t n, const float *x, FaissIndex *index)
+{
+    return guard([&] { native(clustering)->train(n, x, *native(index)); });
+}
+
+void faiss_Clustering_centroids(FaissClustering *clustering, float **centroids, size_t *size)
+{
+    *centroids = native(clustering)->centroids.data();
+    *size = native(clustering)->centroids.size();
+}
+
+void faiss_Clustering_free(FaissClustering *clustering)
+{
+    delete native(clustering);
 }
 
 int faiss_ParameterSpace_new(FaissParameterSpace **space)

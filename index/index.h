@@ -1,5 +1,5 @@
 /* The indexer: builds an ANN structure for each file segment in a child process, maps it, attaches
- * it. Knows the store's snapshots, nothing of HTTP. */
+ * it. Which kind: plan.h. Knows the store's snapshots, nothing of HTTP. */
 #ifndef LOADSTONE_INDEX_INDEX_H
 #define LOADSTONE_INDEX_INDEX_H
 
@@ -11,6 +11,8 @@ struct indexer_options {
     const char *self;  /* path of this executable, for the build child */
     unsigned threads;  /* OpenMP threads of a build child; 0 = all cores */
     uint32_t rows_min; /* segments with fewer vectors are scanned exactly; 0 = default 1000 */
+    /* What a build may take; at least 16 MiB. 0 = half of the machine's or the cgroup's memory. */
+    uint64_t memory_bytes;
 };
 
 /* Picks the kernels, starts the build thread. */
@@ -23,9 +25,17 @@ void indexer_free(struct indexer *ix);
  */
 void indexer_segment_added(void *ix, struct collection *c, struct segment *s);
 
+/* The index settings of the collection's schema were changed: segments whose structure was made
+ * with others are queued for a build, and serve as they are until it is done; those that are to be
+ * flat lose theirs at once. Any thread; safe beside searches, loads and a drop. */
+void indexer_settings_changed(struct indexer *ix, struct collection *c);
+/* The same, and segments whose structure fits the settings are built again too, unless such a build
+ * runs already. */
+void indexer_rebuild(struct indexer *ix, struct collection *c);
+
 struct index_state {
     bool building;         /* a build of this collection runs or is queued */
-    enum index_kind kind;  /* in use: never INDEX_AUTO */
+    enum index_kind kind;  /* in use, by most rows; never INDEX_AUTO */
     uint64_t rows;         /* live rows with a vector */
     uint64_t indexed_rows; /* of them in an ANN structure */
     double progress;       /* 0..1; 1 when ready */

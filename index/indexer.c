@@ -1,26 +1,28 @@
-/* The indexer: decides which segments get a graph, has them built one after another by a child
+/* The indexer: decides which segments get a structure, has them built one after another by a child
  * process, maps the results.
  *
  *   segment_added ─┬─ a valid .ann is there: attach it, queue a warm-up of its pages
- *                  └─ none, and the segment is worth one: queue a build
+ *                  └─ none, or made with other settings: queue a build
+ *   settings changed ─ for each segment: queue a build, or take the structure off
  *   build thread:  spawn child ─ read its progress ─ reap ─ open, check, verify ─ attach
  *
- * Which segments are worth a graph: of kind hnsw those with rows_min vectors or more; of kind auto
- * those whose vectors also fill AUTO_BYTES, since scanning less takes under a millisecond; of kind
- * flat none. The others are scanned exactly.
+ * What a segment gets is plan.h's rule over the collection's newest schema, looked up when it is
+ * queued, when its build starts, and once more before the result is attached.
  *
- * Files: <collection dir>/index/<segment id as 16 hex digits>.ann. A file that is damaged, of
- * another segment, or made with other settings is built anew and replaced.
+ * Files: <collection dir>/index/<segment id as 16 hex digits>.ann. A build writes beside it and
+ * renames: the old structure serves until the new one is attached, and the old mapping goes when
+ * the last reader has left its epoch section. After a crash the file is one or the other; made with
+ * other settings than the schema's, it serves all the same while it is built anew. A damaged file,
+ * or one of another segment, is not used.
  *
- * Threads: `lock` guards the queue and what index_state_get reads; the build thread alone runs
- * children. A job holds its collection and its segment. Nothing is done under the lock that can
- * wait. Failure: said in the log once and in index_state.error; the segment is scanned exactly and
- * not tried again before the next start. */
-#include "index/index.h"
+ * Threads: `attach_lock` orders attaching and taking off; `lock` guards the queue and what
+ * index_state_get reads; the build thread alone runs children. A job holds its collection and its
+ * segment. Failure: said in the log once and in index_state.error; the segment goes on with what it
+ * has, or is scanned exactly, and is not tried again before the next start or change. */
+#include "index/indexer_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,61 +32,18 @@
 #include "base/epoch.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "index/ann_file.h"
 #include "index/build_child.h"
 #include "index/kernels.h"
 #include "index/search_internal.h"
 
 METRIC_HISTOGRAM(build_time, "loadstone_index_build_duration_seconds",
                  "Time to build the index of one segment.")
-METRIC_COUNTER(build_failures, "loadstone_index_build_failures_total",
-               "Index builds that failed: their segments are scanned exactly.")
 
-enum { ROWS_MIN_DEFAULT = 1000, AUTO_BYTES = 8 << 20, WARM_BYTES = 32 << 20 };
-
-struct job {
-    struct job *next;
-    struct collection *collection;
-    struct segment *segment;
-    uint32_t vectors;
-    bool warm; /* touch the pages of an attached graph; else build one */
-};
-
-struct failure {
-    struct failure *next;
-    uint8_t collection_id[16];
-    char text[256];
-};
-
-struct indexer {
-    char *self;
-    unsigned threads;
-    uint32_t rows_min;
-    pthread_t thread;
-    bool thread_started;
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    /* Under the lock: */
-    bool stopping;
-    struct job *queue, **queue_end;
-    struct job *running;
-    double progress;     /* of the running build */
-    uint64_t started_us; /* when it began */
-    double rows_per_s;   /* of the last build that finished; 0 = none yet */
-    struct failure *failures;
-};
+enum { ROWS_MIN_DEFAULT = 1000, WARM_BYTES = 32 << 20, MEMORY_BYTES_MIN = 16 << 20 };
 
 const char *index_isa(void)
 {
     return kernels.name;
-}
-
-/* As much of a sentence as fits. */
-static void copy_text(char *out, size_t cap, const char *text)
-{
-    size_t n = strnlen(text, cap - 1);
-    memcpy(out, text, n);
-    out[n] = '\0';
 }
 
 /* ---- what is built ---- */
@@ -95,14 +54,14 @@ static uint32_t segment_vectors(const struct segment *s)
     return s->schema->dim ? view_vectors(&all) : 0;
 }
 
-static bool worth_a_graph(const struct indexer *ix, const struct schema *schema, uint32_t vectors)
+/* By the newest settings of the collection. */
+static struct index_plan plan_now(const struct indexer *ix, const struct collection *c,
+                                  uint32_t vectors)
 {
-    uint64_t bytes = (uint64_t)vectors * schema->dim * sizeof(float);
-    if (vectors == 0 || vectors < ix->rows_min || vectors > INT32_MAX)
-        return false;
-    if (schema->index.kind == INDEX_AUTO)
-        return bytes >= AUTO_BYTES;
-    return schema->index.kind == INDEX_HNSW;
+    epoch_enter();
+    struct index_plan p = plan_segment(collection_snapshot(c)->schema, vectors, &ix->limits);
+    epoch_leave();
+    return p;
 }
 
 static char *ann_path(const struct collection *c, const struct segment *s)
@@ -113,86 +72,8 @@ static char *ann_path(const struct collection *c, const struct segment *s)
     return path;
 }
 
-static bool same_settings(const struct ann_file *a, const struct schema *schema)
-{
-    return a->shape.m == schema->index.m &&
-           a->shape.ef_construction == schema->index.ef_construction;
-}
-
-/* ---- the queue ---- */
-
-static void job_free(struct job *j)
-{
-    segment_release(j->segment);
-    collection_release(j->collection);
-    free(j);
-}
-
-/* Warm-ups go before builds: they are short. */
-static void enqueue(struct indexer *ix, struct job *j)
-{
-    pthread_mutex_lock(&ix->lock);
-    if (j->warm) {
-        j->next = ix->queue;
-        ix->queue = j;
-        if (!j->next)
-            ix->queue_end = &j->next;
-    } else {
-        *ix->queue_end = j;
-        ix->queue_end = &j->next;
-    }
-    pthread_cond_signal(&ix->more);
-    pthread_mutex_unlock(&ix->lock);
-}
-
-static void queue_job(struct indexer *ix, struct collection *c, struct segment *s, bool warm)
-{
-    struct job *j = calloc(1, sizeof(*j));
-    if (!j) {
-        log_error("no memory to queue the index of a segment of %s: it is scanned exactly",
-                  collection_name(c));
-        return;
-    }
-    j->collection = collection_acquire(c);
-    j->segment = segment_acquire(s);
-    j->vectors = segment_vectors(s);
-    j->warm = warm;
-    enqueue(ix, j);
-}
-
-/* The next job, now running; NULL once the indexer stops. */
-static struct job *take_job(struct indexer *ix)
-{
-    pthread_mutex_lock(&ix->lock);
-    while (!ix->stopping && !ix->queue)
-        pthread_cond_wait(&ix->more, &ix->lock);
-    struct job *j = ix->stopping ? NULL : ix->queue;
-    if (j) {
-        ix->queue = j->next;
-        if (!ix->queue)
-            ix->queue_end = &ix->queue;
-        j->next = NULL;
-        ix->running = j;
-        ix->progress = 0;
-        ix->started_us = clock_mono_us();
-    }
-    pthread_mutex_unlock(&ix->lock);
-    return j;
-}
-
-static void job_done(struct indexer *ix, struct job *j, bool built)
-{
-    pthread_mutex_lock(&ix->lock);
-    uint64_t us = clock_mono_us() - ix->started_us;
-    if (built && us > 0)
-        ix->rows_per_s = j->vectors * 1e6 / (double)us;
-    ix->running = NULL;
-    pthread_mutex_unlock(&ix->lock);
-    job_free(j);
-}
-
-/* A segment whose rows were nearly all replaced or deleted is not worth a graph: searches would
- * scan the few that are left (graph_of_view). */
+/* A segment whose rows were nearly all replaced or deleted is not worth a structure: searches would
+ * scan the few that are left. */
 static bool segment_outlived(const struct collection *c, const struct segment *s)
 {
     bool lives = false;
@@ -206,58 +87,31 @@ static bool segment_outlived(const struct collection *c, const struct segment *s
 
 static bool cancelled(struct indexer *ix, const struct job *j)
 {
-    pthread_mutex_lock(&ix->lock);
-    bool stop = ix->stopping;
-    pthread_mutex_unlock(&ix->lock);
-    return stop || collection_dropped(j->collection) || segment_outlived(j->collection, j->segment);
-}
-
-/* ---- failures ---- */
-
-static struct failure **find_failure(struct indexer *ix, const uint8_t *collection_id)
-{
-    struct failure **f = &ix->failures;
-    while (*f && memcmp((*f)->collection_id, collection_id, 16) != 0)
-        f = &(*f)->next;
-    return f;
-}
-
-static void note_failure(struct indexer *ix, const struct job *j, const char *text)
-{
-    log_error("index of %s, segment %016llx: %s", collection_name(j->collection),
-              (unsigned long long)j->segment->id, text);
-    metric_add(&build_failures, 0, 1);
-    pthread_mutex_lock(&ix->lock);
-    struct failure **f = find_failure(ix, collection_id(j->collection));
-    if (!*f && (*f = calloc(1, sizeof(**f))))
-        memcpy((*f)->collection_id, collection_id(j->collection), 16);
-    if (*f)
-        copy_text((*f)->text, sizeof((*f)->text), text);
-    pthread_mutex_unlock(&ix->lock);
-}
-
-static void forget_failure(struct indexer *ix, const struct job *j)
-{
-    pthread_mutex_lock(&ix->lock);
-    struct failure **f = find_failure(ix, collection_id(j->collection)), *gone = *f;
-    if (gone) {
-        *f = gone->next;
-        free(gone);
-    }
-    pthread_mutex_unlock(&ix->lock);
+    return queue_stopped(ix, j) || collection_dropped(j->collection) ||
+           segment_outlived(j->collection, j->segment);
 }
 
 /* ---- warm-up ---- */
 
+/* Whether the structure still serves; maps a piece of its pages if so. False ends the warm-up. */
+static bool populate_piece(const struct segment *s, const struct ann_file *a, uintptr_t at,
+                           size_t n)
+{
+    epoch_enter();
+    bool ok = segment_ann(s) == a && madvise((void *)at, n, MADV_POPULATE_READ) == 0;
+    epoch_leave();
+    return ok;
+}
+
 /* Maps the pages of [data, data + n) piece by piece, as long as nobody waits for the thread. A
  * kernel without MADV_POPULATE_READ (before 5.14) refuses: pages then come with the searches. */
-static void populate(struct indexer *ix, const struct job *j, const void *data, uint64_t n)
+static void populate(struct indexer *ix, const struct job *j, const struct ann_file *a,
+                     const void *data, uint64_t n)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t at = (uintptr_t)data & ~(page - 1), end = (uintptr_t)data + n;
     for (; at < end && !cancelled(ix, j); at += WARM_BYTES) {
-        size_t part = end - at < WARM_BYTES ? end - at : WARM_BYTES;
-        if (madvise((void *)at, part, MADV_POPULATE_READ) != 0)
+        if (!populate_piece(j->segment, a, at, end - at < WARM_BYTES ? end - at : WARM_BYTES))
             return;
     }
 }
@@ -265,13 +119,16 @@ static void populate(struct indexer *ix, const struct job *j, const void *data, 
 static void warm(struct indexer *ix, const struct job *j)
 {
     const struct segment *s = j->segment;
-    const struct ann_file *a = segment_ann(s);
     uint64_t vectors = (uint64_t)s->rows * s->schema->dim * sizeof(float);
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    if (!a || a->bytes + vectors > memory / 2)
+    epoch_enter();
+    const struct ann_file *a = segment_ann(s);
+    const uint8_t *map = a ? a->map : NULL;
+    uint64_t bytes = a ? a->bytes : 0;
+    epoch_leave();
+    if (!a || bytes + vectors > ix->limits.memory_bytes)
         return;
-    populate(ix, j, a->map, a->bytes);
-    populate(ix, j, s->vectors, vectors);
+    populate(ix, j, a, map, bytes);
+    populate(ix, j, a, s->vectors, vectors);
 }
 
 /* ---- building ---- */
@@ -295,40 +152,59 @@ static void watch_progress(void *arg, double share)
     pthread_mutex_unlock(&ix->lock);
 }
 
+/* The child's command line; the texts are in `t`. */
+struct child_args {
+    char m[16], ef[16], nlist[16], threads[16], memory[24], parent[16], id[33];
+    char *argv[32];
+};
+
+static void fill_args(const struct indexer *ix, const struct job *j, char *path,
+                      struct child_args *t)
+{
+    const struct index_plan *p = &j->plan;
+    const struct schema *schema = j->segment->schema;
+    snprintf(t->m, sizeof(t->m), "%u", p->m);
+    snprintf(t->ef, sizeof(t->ef), "%u", p->ef_construction);
+    snprintf(t->nlist, sizeof(t->nlist), "%u", p->nlist);
+    snprintf(t->threads, sizeof(t->threads), "%u", ix->threads);
+    snprintf(t->memory, sizeof(t->memory), "%llu", (unsigned long long)ix->limits.memory_bytes);
+    snprintf(t->parent, sizeof(t->parent), "%d", (int)getpid());
+    for (size_t i = 0; i < 16; i++)
+        snprintf(t->id + 2 * i, 3, "%02x", collection_id(j->collection)[i]);
+    bool ivf = p->kind == INDEX_IVF;
+    char *const argv[] = {ix->self,
+                          "build-index",
+                          "--segment",
+                          j->segment->path,
+                          "--out",
+                          path,
+                          "--kind",
+                          (char *)index_kind_name(p->kind),
+                          "--metric",
+                          (char *)metric_name(schema->metric),
+                          "--threads",
+                          t->threads,
+                          "--memory-bytes",
+                          t->memory,
+                          "--collection",
+                          t->id,
+                          "--parent",
+                          t->parent,
+                          ivf ? "--nlist" : "--m",
+                          ivf ? t->nlist : t->m,
+                          ivf ? NULL : "--ef-construction",
+                          ivf ? NULL : t->ef,
+                          NULL};
+    memcpy(t->argv, argv, sizeof(argv));
+}
+
 static enum err run_child(struct indexer *ix, const struct job *j, char *path, struct err_ctx *ctx)
 {
-    const struct schema *schema = j->segment->schema;
-    char m[16], ef[16], threads[16], parent[16], id[33];
-    snprintf(m, sizeof(m), "%u", schema->index.m);
-    snprintf(ef, sizeof(ef), "%u", schema->index.ef_construction);
-    snprintf(threads, sizeof(threads), "%u", ix->threads);
-    snprintf(parent, sizeof(parent), "%d", (int)getpid());
-    for (size_t i = 0; i < 16; i++)
-        snprintf(id + 2 * i, 3, "%02x", collection_id(j->collection)[i]);
-    char *argv[] = {ix->self,
-                    "build-index",
-                    "--segment",
-                    j->segment->path,
-                    "--out",
-                    path,
-                    "--kind",
-                    "hnsw",
-                    "--m",
-                    m,
-                    "--ef-construction",
-                    ef,
-                    "--metric",
-                    (char *)metric_name(schema->metric),
-                    "--threads",
-                    threads,
-                    "--collection",
-                    id,
-                    "--parent",
-                    parent,
-                    NULL};
+    struct child_args args;
     struct watched w = {ix, j};
     const struct build_watch watch = {&w, watch_cancelled, watch_progress};
-    return build_child_run(ix->self, argv, &watch, ctx);
+    fill_args(ix, j, path, &args);
+    return build_child_run(ix->self, args.argv, &watch, ctx);
 }
 
 /* Temporary files of builds that were killed; no build runs now. */
@@ -348,24 +224,84 @@ static void remove_orphans(const char *path)
 
 /* ---- attaching ---- */
 
-/* Maps the file at `path` and hands it to the segment. */
-static enum err attach(const struct collection *c, struct segment *s, const char *path, bool verify,
-                       struct err_ctx *ctx)
+/* Maps the file at `path`, which belongs to the segment. */
+static enum err open_ann(const struct collection *c, const struct segment *s, const char *path,
+                         bool verify, struct ann_file **out, struct err_ctx *ctx)
 {
     struct ann_file *a = NULL;
     RETURN_NOT_OK(ann_file_open(path, &a, ctx));
     enum err e = ann_file_check(a, collection_id(c), s, ctx);
-    if (e == ERR_OK && !same_settings(a, s->schema))
-        e = err_set(ctx, ERR_CONFLICT, "%s was built with other settings", path);
     if (e == ERR_OK && verify)
         e = ann_file_verify(a, path, ctx);
     if (e != ERR_OK) {
         ann_file_close(a);
         return e;
     }
-    segment_set_ann(s, a, ann_file_close);
+    *out = a;
     return ERR_OK;
 }
+
+/* Under the attach lock. What the segment had goes when its last reader has left. */
+static void set_ann(struct segment *s, struct ann_file *a)
+{
+    segment_set_ann(s, a, ann_file_close);
+}
+
+/* Under the attach lock: the segment has no structure from here on, nor a file of one. */
+static void take_off(struct segment *s, const char *path)
+{
+    set_ann(s, NULL);
+    if (unlink(path) != 0 && errno != ENOENT)
+        log_warn("cannot remove %s, which no setting asks for: %s", path, strerror(errno));
+}
+
+/* Attaches what the job has built, unless the settings ask for something else by now. */
+static enum err attach_built(struct indexer *ix, const struct job *j, const char *path,
+                             struct err_ctx *ctx)
+{
+    struct ann_file *a = NULL;
+    RETURN_NOT_OK(open_ann(j->collection, j->segment, path, true, &a, ctx));
+    pthread_mutex_lock(&ix->attach_lock);
+    struct index_plan now = plan_now(ix, j->collection, j->vectors);
+    bool wanted = plan_matches(&now, a);
+    if (wanted)
+        set_ann(j->segment, a);
+    else if (now.kind == INDEX_FLAT)
+        take_off(j->segment, path);
+    pthread_mutex_unlock(&ix->attach_lock);
+    if (!wanted)
+        ann_file_close(a);
+    return ERR_OK;
+}
+
+/* At start: what stands on disk for a segment that has nothing attached. */
+static void attach_found(struct indexer *ix, struct collection *c, struct segment *s,
+                         const char *path)
+{
+    struct ann_file *a = NULL;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    pthread_mutex_lock(&ix->attach_lock);
+    if (!segment_ann(s)) {
+        enum err e = open_ann(c, s, path, false, &a, &ctx);
+        if (e == ERR_OK)
+            set_ann(s, a);
+        else if (e == ERR_CORRUPT)
+            log_warn("%s", ctx.detail);
+    }
+    pthread_mutex_unlock(&ix->attach_lock);
+}
+
+static bool has_planned(const struct segment *s, const struct index_plan *p)
+{
+    epoch_enter();
+    const struct ann_file *a = segment_ann(s);
+    bool has = a && plan_matches(p, a);
+    epoch_leave();
+    return has;
+}
+
+/* ---- the build thread ---- */
 
 static enum err build(struct indexer *ix, const struct job *j, struct err_ctx *ctx)
 {
@@ -375,28 +311,30 @@ static enum err build(struct indexer *ix, const struct job *j, struct err_ctx *c
     remove_orphans(path);
     enum err e = run_child(ix, j, path, ctx);
     if (e == ERR_OK)
-        e = attach(j->collection, j->segment, path, true, ctx);
+        e = attach_built(ix, j, path, ctx);
     free(path);
     return e;
 }
 
-static bool run_build(struct indexer *ix, const struct job *j)
+static bool run_build(struct indexer *ix, struct job *j)
 {
     struct err_ctx ctx;
     err_clear(&ctx);
-    if (cancelled(ix, j))
+    struct index_plan plan = plan_now(ix, j->collection, j->vectors);
+    queue_start(ix, j, &plan);
+    if (plan.kind == INDEX_FLAT || plan.refused || cancelled(ix, j))
         return false;
     uint64_t start_us = clock_mono_us();
     if (build(ix, j, &ctx) != ERR_OK) {
         if (!cancelled(ix, j))
-            note_failure(ix, j, ctx.detail);
+            failure_note(ix, j->collection, j->segment, ctx.detail);
         return false;
     }
-    forget_failure(ix, j);
+    failure_forget(ix, j->collection);
     metric_observe_us(&build_time, 0, clock_mono_us() - start_us);
-    log_info("index of %s, segment %016llx: hnsw over %u vectors built in %.1f s",
-             collection_name(j->collection), (unsigned long long)j->segment->id, j->vectors,
-             (double)(clock_mono_us() - start_us) / 1e6);
+    log_info("index of %s, segment %016llx: %s over %u vectors built in %.1f s",
+             collection_name(j->collection), (unsigned long long)j->segment->id,
+             index_kind_name(plan.kind), j->vectors, (double)(clock_mono_us() - start_us) / 1e6);
     warm(ix, j);
     return true;
 }
@@ -404,30 +342,83 @@ static bool run_build(struct indexer *ix, const struct job *j)
 static void *build_thread(void *arg)
 {
     struct indexer *ix = arg;
-    for (struct job *j; (j = take_job(ix));) {
+    for (struct job *j; (j = queue_take(ix));) {
         bool built = false;
         if (j->warm)
             warm(ix, j);
         else
             built = run_build(ix, j);
-        job_done(ix, j, built);
+        queue_done(ix, j, built);
     }
     return NULL;
+}
+
+/* ---- what comes in ---- */
+
+/* Brings a segment to what the settings ask for; `again` builds it also when it has that. */
+static void apply_plan(struct indexer *ix, struct collection *c, struct segment *s,
+                       const char *path, bool again)
+{
+    uint32_t vectors = segment_vectors(s);
+    struct index_plan plan = plan_now(ix, c, vectors);
+    char refusal[256];
+    if (plan.kind == INDEX_FLAT) {
+        queue_forget(ix, s);
+        pthread_mutex_lock(&ix->attach_lock);
+        take_off(s, path);
+        pthread_mutex_unlock(&ix->attach_lock);
+    } else if (has_planned(s, &plan) && !again) {
+        queue_forget(ix, s);
+    } else if (plan.refused) {
+        queue_forget(ix, s);
+        plan_refusal(&plan, &ix->limits, refusal, sizeof(refusal));
+        failure_note(ix, c, s, refusal);
+    } else {
+        queue_build(ix, c, s, vectors, &plan);
+    }
 }
 
 void indexer_segment_added(void *arg, struct collection *c, struct segment *s)
 {
     struct indexer *ix = arg;
-    struct err_ctx ctx;
-    if (!s->path || segment_ann(s) || !worth_a_graph(ix, s->schema, segment_vectors(s)))
+    if (!s->path || s->schema->dim == 0)
         return;
     char *path = ann_path(c, s);
-    err_clear(&ctx);
-    enum err e = path ? attach(c, s, path, false, &ctx) : ERR_NO_MEMORY;
-    if (e == ERR_CORRUPT)
-        log_warn("%s", ctx.detail);
+    if (!path) {
+        log_error("no memory to index a segment of %s: it is scanned exactly", collection_name(c));
+        return;
+    }
+    attach_found(ix, c, s, path);
+    apply_plan(ix, c, s, path, false);
     free(path);
-    queue_job(ix, c, s, e == ERR_OK);
+    if (segment_ann(s))
+        queue_warm(ix, c, s);
+}
+
+static void apply_settings(struct indexer *ix, struct collection *c, bool again)
+{
+    epoch_enter();
+    struct snapshot *s = snapshot_acquire(collection_snapshot(c));
+    epoch_leave();
+    failure_forget(ix, c);
+    for (uint32_t i = 0; i < s->nviews && s->schema->dim > 0; i++) {
+        struct segment *g = s->views[i].segment;
+        char *path = g->path ? ann_path(c, g) : NULL;
+        if (path)
+            apply_plan(ix, c, g, path, again);
+        free(path);
+    }
+    snapshot_release(s);
+}
+
+void indexer_settings_changed(struct indexer *ix, struct collection *c)
+{
+    apply_settings(ix, c, false);
+}
+
+void indexer_rebuild(struct indexer *ix, struct collection *c)
+{
+    apply_settings(ix, c, true);
 }
 
 /* ---- life ---- */
@@ -440,9 +431,13 @@ enum err indexer_new(const struct indexer_options *o, struct indexer **out, stru
         return err_no_memory(ctx, sizeof(*ix));
     ix->self = strdup(o->self);
     ix->threads = o->threads;
-    ix->rows_min = o->rows_min ? o->rows_min : ROWS_MIN_DEFAULT;
+    ix->limits.rows_min = o->rows_min ? o->rows_min : ROWS_MIN_DEFAULT;
+    ix->limits.memory_bytes = o->memory_bytes ? o->memory_bytes : plan_memory_default();
+    if (ix->limits.memory_bytes < MEMORY_BYTES_MIN)
+        ix->limits.memory_bytes = MEMORY_BYTES_MIN;
     ix->queue_end = &ix->queue;
     pthread_mutex_init(&ix->lock, NULL);
+    pthread_mutex_init(&ix->attach_lock, NULL);
     pthread_cond_init(&ix->more, NULL);
     int failed = ix->self ? pthread_create(&ix->thread, NULL, build_thread, ix) : ENOMEM;
     ix->thread_started = !failed;
@@ -465,83 +460,10 @@ void indexer_free(struct indexer *ix)
     pthread_mutex_unlock(&ix->lock);
     if (ix->thread_started)
         pthread_join(ix->thread, NULL);
-    for (struct job *j; (j = ix->queue); job_free(j))
-        ix->queue = j->next;
-    for (struct failure *f; (f = ix->failures); free(f))
-        ix->failures = f->next;
+    queue_free(ix);
     pthread_cond_destroy(&ix->more);
+    pthread_mutex_destroy(&ix->attach_lock);
     pthread_mutex_destroy(&ix->lock);
     free(ix->self);
     free(ix);
-}
-
-/* ---- state ---- */
-
-struct pending {
-    uint64_t rows;    /* of this collection, to be built */
-    uint64_t ahead;   /* of all collections, up to its last job */
-    double done_rows; /* of them in the running build of this collection */
-    double left;      /* rows of the running build still to do, whosever it is */
-    double rows_per_s;
-};
-
-/* Under the lock. */
-static void count_pending(const struct indexer *ix, const struct collection *c, struct pending *p)
-{
-    const struct job *r = ix->running && !ix->running->warm ? ix->running : NULL;
-    uint64_t ahead = 0;
-    p->rows_per_s = ix->rows_per_s;
-    if (r) {
-        double elapsed_s = (double)(clock_mono_us() - ix->started_us) / 1e6;
-        p->left = r->vectors * (1 - ix->progress);
-        if (ix->progress > 0.01 && elapsed_s > 0)
-            p->rows_per_s = r->vectors * ix->progress / elapsed_s;
-        if (r->collection == c) {
-            p->rows += r->vectors;
-            p->done_rows = r->vectors * ix->progress;
-        }
-    }
-    for (const struct job *j = ix->queue; j; j = j->next) {
-        if (j->warm)
-            continue;
-        ahead += j->vectors;
-        if (j->collection == c) {
-            p->rows += j->vectors;
-            p->ahead = ahead;
-        }
-    }
-}
-
-static void count_indexed(const struct snapshot *s, struct index_state *out)
-{
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct view *v = &s->views[i];
-        const struct ann_file *a = segment_ann(v->segment);
-        if (!a)
-            continue;
-        out->indexed_rows += v->segment->vector_nulls ? view_vectors(v) : v->live;
-        out->bytes += a->bytes;
-    }
-}
-
-void index_state_get(struct indexer *ix, const struct collection *c, const struct snapshot *s,
-                     struct index_state *out)
-{
-    struct pending p = {0};
-    *out = (struct index_state){.rows = s->vectors, .progress = 1};
-    count_indexed(s, out);
-    pthread_mutex_lock(&ix->lock);
-    count_pending(ix, c, &p);
-    const struct failure *f = *find_failure(ix, collection_id(c));
-    if (f)
-        copy_text(out->error, sizeof(out->error), f->text);
-    pthread_mutex_unlock(&ix->lock);
-    out->building = p.rows > 0;
-    if (out->building) {
-        double total = (double)out->indexed_rows + (double)p.rows;
-        out->progress = ((double)out->indexed_rows + p.done_rows) / total;
-        out->eta_s = p.rows_per_s > 0 ? (p.left + (double)p.ahead) / p.rows_per_s : -1;
-    }
-    bool graphs = out->building || out->bytes > 0 || s->schema->index.kind == INDEX_HNSW;
-    out->kind = graphs ? INDEX_HNSW : INDEX_FLAT;
 }

@@ -2,11 +2,15 @@
  *
  *   group of queries (as many as fit a few MiB of candidates)
  *     for each view:  graph ─ walk for each query; who found too little scans the view alone
+ *                     lists ─ the nearest lists for each query
  *                     none  ─ one scan for all queries of the group
  *     for each query: settle the candidates of all views
  *
- * All views feed the same candidates, so merging needs no step of its own. Graph views come first:
- * their rows tighten the bounds before the scans begin.
+ * All views feed the same candidates, so merging needs no step of its own. Indexed views come
+ * first: their rows tighten the bounds before the scans begin.
+ *
+ * The structure of a segment may be replaced at any time. A group stays in one epoch section, so
+ * what it has found there stays mapped until it is done.
  *
  * Threads: one scratch per thread, made at first use, freed when the thread ends; nothing else is
  * shared. Failure: no memory when a scratch grows; the snapshot is untouched. */
@@ -15,6 +19,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/epoch.h"
 #include "index/distance.h"
 
 enum { GROUP_BYTES = 8 << 20, GROUP_QUERIES_MAX = 64, EF_DEFAULT = 128 };
@@ -28,9 +33,9 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,   &s->queries,   &s->rows,
-                         &s->pointers, &s->visited, &s->touched, &s->distances, &s->nodes,
-                         &s->detour,   &s->list,    &s->measured};
+    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,    &s->queries,   &s->rows,
+                         &s->pointers, &s->visited, &s->touched,  &s->distances, &s->nodes,
+                         &s->detour,   &s->list,    &s->measured, &s->lists,     &s->plan};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
     free(s);
@@ -143,33 +148,50 @@ static struct collect *start_group(const struct snapshot *s, const float *querie
 
 /* ---- views ---- */
 
+/* The structure to search a view with; NULL: a scan costs less or is the only way. */
+static const struct ann_file *ann_of_view(const struct view *v, const struct search_params *p)
+{
+    const struct ann_file *a = p->exact ? NULL : segment_ann(v->segment);
+    if (!a)
+        return NULL;
+    bool pays =
+        a->shape.kind == INDEX_IVF ? ivf_pays(v, a, p->nprobe) : graph_pays(v, a, effort(p));
+    return pays ? a : NULL;
+}
+
 static enum err walk_view(const struct snapshot *s, uint32_t view, const struct ann_file *a,
-                          uint32_t ef, struct collect *queries, size_t n,
+                          const struct search_params *p, struct collect *queries, size_t n,
                           struct search_scratch *scratch, struct err_ctx *ctx)
 {
     for (size_t i = 0; i < n; i++) {
-        bool enough;
-        RETURN_NOT_OK(graph_search(s, view, a, ef, &queries[i], scratch, &enough, ctx));
+        bool enough = true;
+        if (a->shape.kind == INDEX_IVF)
+            RETURN_NOT_OK(ivf_search(s, view, a, p->nprobe, &queries[i], scratch, ctx));
+        else
+            RETURN_NOT_OK(graph_search(s, view, a, effort(p), &queries[i], scratch, &enough, ctx));
         if (!enough)
             RETURN_NOT_OK(exact_scan(s, view, &queries[i], 1, scratch, ctx));
     }
     return ERR_OK;
 }
 
-/* One pass walks the views that have a graph worth walking, the other scans the rest. */
-static enum err search_views(const struct snapshot *s, const struct search_params *p, bool walk,
+/* Every view once. What it is searched with is decided once too: a structure that comes or goes
+ * between the passes changes nothing. */
+static enum err search_views(const struct snapshot *s, const struct search_params *p,
                              struct collect *queries, size_t n, struct search_scratch *scratch,
                              struct err_ctx *ctx)
 {
-    uint32_t ef = effort(p);
+    const struct ann_file **plan = scratch_room(&scratch->plan, s->nviews, sizeof(*plan));
+    if (!plan)
+        return err_no_memory(ctx, s->nviews * sizeof(*plan));
+    for (uint32_t i = 0; i < s->nviews; i++)
+        plan[i] = ann_of_view(&s->views[i], p);
     for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct view *v = &s->views[i];
-        const struct ann_file *a = p->exact ? NULL : graph_of_view(v, ef);
-        if (v->live == 0 || walk != (a != NULL))
-            continue;
-        if (a)
-            RETURN_NOT_OK(walk_view(s, i, a, ef, queries, n, scratch, ctx));
-        else
+        if (plan[i] && s->views[i].live > 0)
+            RETURN_NOT_OK(walk_view(s, i, plan[i], p, queries, n, scratch, ctx));
+    }
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (!plan[i] && s->views[i].live > 0)
             RETURN_NOT_OK(exact_scan(s, i, queries, n, scratch, ctx));
     }
     return ERR_OK;
@@ -185,10 +207,33 @@ static enum err check_params(const struct snapshot *s, size_t nq, const struct s
         return err_set(ctx, ERR_INVALID, "k is %u; it must be 1 to %d", p->k, SEARCH_K_MAX);
     if (p->ef > SEARCH_EF_MAX)
         return err_set(ctx, ERR_INVALID, "ef is %u; it must be 1 to %d", p->ef, SEARCH_EF_MAX);
+    if (p->nprobe > SEARCH_NPROBE_MAX)
+        return err_set(ctx, ERR_INVALID, "nprobe is %u; it must be 1 to %d", p->nprobe,
+                       SEARCH_NPROBE_MAX);
     if (nq > SEARCH_QUERIES_MAX)
         return err_set(ctx, ERR_TOO_LARGE, "%zu queries in one request; the limit is %d", nq,
                        SEARCH_QUERIES_MAX);
     return scratch ? ERR_OK : err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
+}
+
+/* Cuts sorted hits at the radius; returns how many stay. */
+static uint32_t within(const struct search_params *p, const struct hit *hits, uint32_t n)
+{
+    while (p->bounded && n > 0 && (float)hits[n - 1].distance > (float)p->radius)
+        n--;
+    return n;
+}
+
+static enum err search_group(const struct snapshot *s, const struct search_params *p,
+                             struct collect *queries, size_t n, struct search_scratch *scratch,
+                             struct hit *hits, uint32_t *nhits, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(search_views(s, p, queries, n, scratch, ctx));
+    for (size_t i = 0; i < n; i++) {
+        struct hit *to = hits + i * p->k;
+        nhits[i] = within(p, to, collect_finish(&queries[i], to));
+    }
+    return ERR_OK;
 }
 
 enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
@@ -204,10 +249,10 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
             return err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
         for (size_t i = 0; p->exclude && i < n; i++)
             all[i].exclude = p->exclude[first + i];
-        RETURN_NOT_OK(search_views(s, p, true, all, n, scratch, ctx));
-        RETURN_NOT_OK(search_views(s, p, false, all, n, scratch, ctx));
-        for (size_t i = 0; i < n; i++)
-            nhits[first + i] = collect_finish(&all[i], hits + (first + i) * p->k);
+        epoch_enter();
+        enum err e = search_group(s, p, all, n, scratch, hits + first * p->k, nhits + first, ctx);
+        epoch_leave();
+        RETURN_NOT_OK(e);
     }
     return ERR_OK;
 }
@@ -215,20 +260,30 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
 /* ---- cost ---- */
 
 /* Measured: a scan streams its rows from memory once and computes for each query; a walk of effort
- * ef measures about (ef + 30) x (8 + m / 4) rows scattered over memory. */
-double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p)
+ * ef measures about (ef + 30) x (8 + m / 4) rows scattered over memory, a search by lists the
+ * centroids and the rows of the lists. A radius changes nothing: it cuts what was found. */
+static double view_cost_us(const struct snapshot *s, const struct view *v, double nq,
+                           const struct search_params *p)
 {
     const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
     const double jump_us = 0.03, scattered_us = 0.00012;
-    double dim = s->schema->dim, cost = 2 * (double)nq;
-    uint32_t ef = effort(p);
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct view *v = &s->views[i];
-        const struct ann_file *a = p->exact ? NULL : graph_of_view(v, ef);
-        double scan = v->rows * (dim * (stream_us + compute_us * (double)nq) + row_us * (double)nq);
-        double steps = a ? (ef + 30.0) * (8 + a->shape.m / 4.0) : 0;
-        double walk = steps * (jump_us + dim * scattered_us) * (double)nq;
-        cost += a && steps < v->rows / 2.0 ? walk : scan;
-    }
+    double dim = s->schema->dim;
+    double scan = v->rows * (dim * (stream_us + compute_us * nq) + row_us * nq);
+    const struct ann_file *a = ann_of_view(v, p);
+    if (!a)
+        return scan;
+    if (a->shape.kind == INDEX_IVF)
+        return ivf_rows_read(v, a, p->nprobe) * (row_us + jump_us / 4 + dim * scattered_us) * nq;
+    double steps = (effort(p) + 30.0) * (8 + a->shape.m / 4.0);
+    return steps < v->rows / 2.0 ? steps * (jump_us + dim * scattered_us) * nq : scan;
+}
+
+double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p)
+{
+    double cost = 2 * (double)nq;
+    epoch_enter();
+    for (uint32_t i = 0; i < s->nviews; i++)
+        cost += view_cost_us(s, &s->views[i], (double)nq, p);
+    epoch_leave();
     return cost;
 }

@@ -1,5 +1,5 @@
-/* Nearest neighbours in a snapshot: per view, the graph where the segment has an ANN structure,
- * else an exact scan; merged. A search never misses an acknowledged row.
+/* Nearest neighbours in a snapshot: per view, the graph or the inverted lists where the segment has
+ * them, else an exact scan; merged. A search never misses an acknowledged row.
  *
  * Threads: everything is per call; one scratch per thread (search_scratch_local). No lock; memory
  * is only allocated when a scratch grows. One thread per query, always. */
@@ -8,12 +8,22 @@
 
 #include "store/snapshot.h"
 
-enum { SEARCH_K_MAX = 10000, SEARCH_QUERIES_MAX = 10000, SEARCH_EF_MAX = 100000 };
+enum {
+    SEARCH_K_MAX = 10000,
+    SEARCH_QUERIES_MAX = 10000,
+    SEARCH_EF_MAX = 100000,
+    SEARCH_NPROBE_MAX = NLIST_MAX
+};
 
 struct search_params {
     uint32_t k;
-    uint32_t ef; /* graph effort; 0 = default (max(k, 128)); raised to k when below */
-    bool exact;  /* scan everything */
+    uint32_t ef;     /* graph effort; 0 = default (max(k, 128)); raised to k when below */
+    uint32_t nprobe; /* inverted lists read; 0 = default (a 32nd); all of them: exact */
+    bool exact;      /* scan everything */
+    bool bounded;    /* leave out hits beyond `radius` */
+    /* In the collection's distance, inclusive. Compared as float32, which is how distances are
+     * given out: what a hit says of itself and was asked for is in. */
+    double radius;
     /* Per query: a row left out of its own result (search by key), view = UINT32_MAX for none.
      * NULL = none for all. */
     const struct row_ref *exclude;
@@ -30,7 +40,7 @@ struct search_scratch *search_scratch_local(void);
 
 /* nq queries (nq x dim float32, row-major, finite; not zero for cosine: the caller has checked with
  * search_check_query). Writes the hits of query i to hits[i * k ..], nearest first, ties by key,
- * and their number to nhits[i]. */
+ * and their number to nhits[i]. Safe inside and outside an epoch section. */
 WARN_UNUSED enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
                                 const struct search_params *p, struct search_scratch *scratch,
                                 struct hit *hits, uint32_t *nhits, struct err_ctx *ctx);

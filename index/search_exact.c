@@ -19,7 +19,12 @@
 
 #include "index/kernels.h"
 
-enum { BLOCK_BYTES = 256 * 1024, BLOCK_ROWS_MAX = 4096 };
+enum {
+    BLOCK_BYTES = 256 * 1024,
+    BLOCK_ROWS_MAX = 4096,
+    PREFETCH_ROWS = 8,    /* ahead, when they are scattered */
+    PREFETCH_BYTES = 1024 /* of a row; the processor goes on from there by itself */
+};
 
 struct block {
     uint32_t *rows;
@@ -33,6 +38,7 @@ struct scan {
     enum metric metric;
     float relative; /* error bound: relative part, per metric */
     float absolute;
+    bool scattered; /* the vectors don't follow each other in memory */
 };
 
 /* ---- which rows ---- */
@@ -124,9 +130,21 @@ static void show_cosine(const struct scan *s, struct collect *c, const float *co
     }
 }
 
+static inline void prefetch_rows(const struct scan *s, const struct block *b, uint32_t from)
+{
+    size_t bytes =
+        s->dim * sizeof(float) < PREFETCH_BYTES ? s->dim * sizeof(float) : PREFETCH_BYTES;
+    for (uint32_t i = from; i < from + 4 && i < b->n; i++) {
+        for (size_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch((const char *)b->vectors[i] + at);
+    }
+}
+
 static void show_block(const struct scan *s, const struct block *b, struct collect *c)
 {
     for (uint32_t i = 0; i < b->n; i += 4) {
+        if (s->scattered)
+            prefetch_rows(s, b, i + PREFETCH_ROWS);
         uint32_t n = b->n - i < 4 ? b->n - i : 4, last = i + n - 1;
         const float *v[4] = {b->vectors[i], b->vectors[i + 1 < last ? i + 1 : last],
                              b->vectors[i + 2 < last ? i + 2 : last], b->vectors[last]};
@@ -146,6 +164,15 @@ static struct scan scan_of(const struct snapshot *s, uint32_t view)
     scan.relative = (float)(scan.metric == DIST_COSINE ? 2 * g + 16 * u : g + 4 * u);
     scan.absolute = (float)scan.dim * 3e-45f;
     return scan;
+}
+
+void exact_show(const struct snapshot *s, uint32_t view, uint32_t *rows, const float **vectors,
+                uint32_t n, struct collect *query)
+{
+    struct scan scan = scan_of(s, view);
+    const struct block b = {rows, vectors, n};
+    scan.scattered = true;
+    show_block(&scan, &b, query);
 }
 
 enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *queries, size_t n,

@@ -64,12 +64,9 @@ struct walk {
     float *measured;
 };
 
-const struct ann_file *graph_of_view(const struct view *v, uint32_t ef)
+bool graph_pays(const struct view *v, const struct ann_file *a, uint32_t ef)
 {
-    const struct ann_file *a = segment_ann(v->segment);
-    if (!a || !view_walkable(v) || ef >= (a->shape.nodes + a->shape.twins) / 4)
-        return NULL;
-    return a;
+    return view_walkable(v) && ef < (a->shape.nodes + a->shape.twins) / 4;
 }
 
 /* ---- distances ---- */

@@ -1,5 +1,5 @@
 /* What the parts of a search share: search.c (who searches what), search_exact.c (scans),
- * search_graph.c (walks), search_collect.c (which rows are the nearest). */
+ * search_graph.c (walks), search_ivf.c (lists), search_collect.c (which rows are the nearest). */
 #ifndef LOADSTONE_INDEX_SEARCH_INTERNAL_H
 #define LOADSTONE_INDEX_SEARCH_INTERNAL_H
 
@@ -73,6 +73,8 @@ struct search_scratch {
     struct buf detour;    /* struct heap_node: min-heap of dead nodes on the way */
     struct buf list;      /* uint32_t: neighbours to measure */
     struct buf measured;  /* float: their distances */
+    struct buf plan;      /* const struct ann_file *: per view, NULL = scan */
+    struct buf lists;     /* struct list_node: min-heap of inverted lists */
 };
 
 /* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */
@@ -83,6 +85,10 @@ void *scratch_room(struct buf *b, size_t n, size_t size);
 /* Shows every live row of a view to n queries. */
 WARN_UNUSED enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *queries,
                                 size_t n, struct search_scratch *scratch, struct err_ctx *ctx);
+
+/* Shows n live rows of a view, and their vectors from anywhere in memory, to one query. */
+void exact_show(const struct snapshot *s, uint32_t view, uint32_t *rows, const float **vectors,
+                uint32_t n, struct collect *query);
 
 /* Bits of rows [64 w, 64 w + 64) of a view that are live and have a vector. */
 uint64_t view_live_word(const struct view *v, uint32_t w);
@@ -98,13 +104,25 @@ static inline bool view_walkable(const struct view *v)
     return v->live >= v->rows / 4;
 }
 
-/* The walk's plan for a view: the graph, or NULL when a scan is cheaper or the only way. */
-const struct ann_file *graph_of_view(const struct view *v, uint32_t ef);
+/* Whether a walk of effort `ef` over the graph of a view takes less than a scan. */
+bool graph_pays(const struct view *v, const struct ann_file *a, uint32_t ef);
 /* Shows the nearest rows that a walk of effort `ef` finds to the query; *enough is false, and
  * nothing shown, when the walk found too few or took too long: the view must then be scanned. */
 WARN_UNUSED enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
                                   uint32_t ef, struct collect *query,
                                   struct search_scratch *scratch, bool *enough,
                                   struct err_ctx *ctx);
+
+/* ---- search_ivf.c ---- */
+
+/* Whether reading nprobe lists (0 = default) of the view takes less than a scan. */
+bool ivf_pays(const struct view *v, const struct ann_file *a, uint32_t nprobe);
+/* How many vectors that measures, about: centroids and rows. */
+double ivf_rows_read(const struct view *v, const struct ann_file *a, uint32_t nprobe);
+/* Shows the live rows of the nprobe nearest lists (0 = default) to the query, and of further ones
+ * until it has seen k or all. */
+WARN_UNUSED enum err ivf_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+                                uint32_t nprobe, struct collect *query,
+                                struct search_scratch *scratch, struct err_ctx *ctx);
 
 #endif

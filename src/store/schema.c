@@ -190,6 +190,10 @@ enum err schema_seal(struct schema *s, struct err_ctx *ctx)
         return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "ef_construction",
                           "index.ef_construction is %u; it must be 1 to %d",
                           s->index.ef_construction, EF_CONSTRUCTION_MAX);
+    if (s->index.nlist > NLIST_MAX)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "nlist",
+                          "index.nlist is %u; it must be 1 to %d, or 0 to have it chosen",
+                          s->index.nlist, NLIST_MAX);
     lay_out_strip(s);
     return ERR_OK;
 }

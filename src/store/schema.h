@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 
 enum { NAME_MAX_BYTES = 128, KEY_MAX_BYTES = 1024, DIM_MAX = 65536, FEATURES_MAX = 4096 };
-enum { M_MIN = 2, M_MAX = 512, EF_CONSTRUCTION_MAX = 10000 };
+enum { M_MIN = 2, M_MAX = 512, EF_CONSTRUCTION_MAX = 10000, NLIST_MAX = 65536 };
 
 enum key_type { KEY_STRING = 0, KEY_INT64 = 1 };
 enum metric { DIST_COSINE = 0, DIST_L2 = 1, DIST_IP = 2 };

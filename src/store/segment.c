@@ -46,9 +46,10 @@ void segment_release(struct segment *s)
 
 void segment_set_ann(struct segment *s, void *ann, void (*ann_free)(void *))
 {
-    ASSERT(!segment_ann(s));
     s->ann_free = ann_free;
-    atomic_store_explicit(&s->ann, ann, memory_order_release);
+    void *old = atomic_exchange_explicit(&s->ann, ann, memory_order_acq_rel);
+    if (old)
+        epoch_retire(ann_free, old);
 }
 
 enum { GUESS_SLOTS = 8 }; /* a cache line's worth */

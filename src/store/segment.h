@@ -64,8 +64,7 @@ struct segment {
 
     struct tail *tail; /* NULL for a file */
 
-    /* The ANN structure of this segment, owned by index/; set at most once, freed with the
-     * segment. */
+    /* The ANN structure of this segment, made by index/. Readers use it inside an epoch section. */
     void *_Atomic ann;
     void (*ann_free)(void *ann);
 };
@@ -89,7 +88,9 @@ WARN_UNUSED enum err segment_verify_block(const struct segment *s, uint64_t bloc
                                           struct err_ctx *ctx);
 WARN_UNUSED enum err segment_verify(const struct segment *s, struct err_ctx *ctx);
 
-/* Attaches an ANN structure (set once; ASSERTs otherwise). Readers may see it at once. */
+/* Attaches an ANN structure, or none (NULL); readers see it at once. The one before it is freed
+ * when the last reader has left its epoch section, the last one with the segment. `ann_free` is
+ * always the same. One thread at a time. */
 void segment_set_ann(struct segment *s, void *ann, void (*ann_free)(void *));
 static inline void *segment_ann(const struct segment *s)
 {

@@ -68,7 +68,7 @@ static void world_open(struct world *w, enum key_type key, enum metric metric, b
     rig_attach(w->segment, rig_build(&w->rig, w->segment));
     w->graph = segment_ann(w->segment);
     w->snapshot = rig_snapshot(&w->rig, &w->segment, 1);
-    assert_ptr_equal(graph_of_view(&w->snapshot->views[0], 128), w->graph);
+    assert_true(graph_pays(&w->snapshot->views[0], w->graph, 128));
 }
 
 static void world_close(struct world *w)
@@ -197,7 +197,7 @@ static void a_deletion_takes_the_row_and_not_its_twins(void **state)
         struct world w;
         world_open(&w, KEY_INT64, DIST_L2, false);
         kill_rows(&w, deaths[i]);
-        assert_ptr_equal(graph_of_view(&w.snapshot->views[0], 128), w.graph);
+        assert_true(graph_pays(&w.snapshot->views[0], w.graph, 128));
         assert_recall(&w, 10, 128, 0.99);
         assert_recall(&w, 50, 128, 0.99);
         world_close(&w);
@@ -271,7 +271,7 @@ static void few_distinct(size_t rows, size_t distinct, uint32_t k, uint32_t ef)
     const struct ann_file *a = segment_ann(s);
     assert_int_equal(a->shape.nodes, distinct);
     struct snapshot *snap = rig_snapshot(&rig, &s, 1);
-    assert_true((graph_of_view(&snap->views[0], ef) != NULL) == (ef < rows / 4));
+    assert_true(graph_pays(&snap->views[0], a, ef) == (ef < rows / 4));
     struct search_params p = {.k = k, .ef = ef}, exact = {.k = k, .exact = true};
     for (int dead = 0; dead < 2; dead++) {
         for (uint32_t row = 0; dead && row < distinct; row++)

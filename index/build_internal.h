@@ -1,0 +1,35 @@
+/* What the parts of the build child share: build_index.c (arguments, the process, the file's name),
+ * build_graph.c and build_ivf.c (what goes into the file). */
+#ifndef LOADSTONE_INDEX_BUILD_INTERNAL_H
+#define LOADSTONE_INDEX_BUILD_INTERNAL_H
+
+#include "index/ann_file.h"
+
+struct build_args {
+    const char *segment, *out, *metric;
+    enum index_kind kind;
+    uint8_t collection_id[16];
+    uint64_t m, ef_construction, nlist, threads, memory_bytes, parent;
+};
+
+struct build {
+    const struct build_args *args;
+    struct io *io;
+    struct segment *segment;
+    uint32_t vectors; /* rows of the segment that have one; at least 1 */
+};
+
+/* Each writes the whole file `path`, which does not exist; after an error it is worthless. */
+WARN_UNUSED enum err build_graph(const struct build *b, const char *path, struct err_ctx *ctx);
+WARN_UNUSED enum err build_ivf(const struct build *b, const char *path, struct err_ctx *ctx);
+
+/* Tells the parent what share is done. */
+void build_progress(double done);
+
+/* The part of a shape that every kind has. */
+struct ann_shape build_shape(const struct build *b);
+
+/* *(void **)out = n x size bytes. */
+WARN_UNUSED enum err build_allocate(void *out, size_t n, size_t size, struct err_ctx *ctx);
+
+#endif

@@ -1,0 +1,158 @@
+/* Search of one view by the inverted lists of its segment.
+ *
+ *   query ─ distance to every centroid ─ min-heap ─┬─ list 1, 2, ... nprobe: its live rows
+ *                                                  └─ and on, until k rows were shown
+ *
+ * Which lists are nearest is as exact as float; the rows go to collect like those of a scan, so all
+ * lists together give what a scan gives, to the bit. For inner product the lists come by the
+ * product with their centroids.
+ *
+ * Rows are read where they lie in the segment, a few rows ahead of the processor; rejected: a copy
+ * of the vectors in list order, which doubles what is kept for a gain that prefetching takes away.
+ *
+ * A view is scanned instead when that costs less: when most of its rows would be read anyway, or
+ * are dead.
+ *
+ * Threads: per call, on the caller's scratch. Failure: no memory for the scratch. */
+#include "index/search_internal.h"
+
+#include "index/ivf.h"
+#include "index/kernels.h"
+
+enum { BATCH_ROWS = 1024 };
+
+/* A list that waits to be read. */
+struct list_node {
+    float distance;
+    uint32_t list;
+};
+
+struct probe {
+    const struct snapshot *snapshot;
+    const struct view *view;
+    uint32_t view_index;
+    const struct ann_file *a;
+    struct collect *query;
+    struct list_node *heap;
+    uint32_t nheap;
+    uint32_t *rows; /* of a batch */
+    const float **vectors;
+    uint32_t nrows;
+    uint64_t shown;
+};
+
+static uint32_t probes(const struct ann_file *a, uint32_t nprobe)
+{
+    return nprobe ? nprobe : ivf_nprobe_default(a->shape.nlist);
+}
+
+double ivf_rows_read(const struct view *v, const struct ann_file *a, uint32_t nprobe)
+{
+    double nlist = a->shape.nlist;
+    return nlist + v->live * (probes(a, nprobe) / nlist);
+}
+
+bool ivf_pays(const struct view *v, const struct ann_file *a, uint32_t nprobe)
+{
+    return probes(a, nprobe) < a->shape.nlist && ivf_rows_read(v, a, nprobe) < v->live;
+}
+
+/* ---- which lists ---- */
+
+static void sink(struct list_node *h, uint32_t n, uint32_t i)
+{
+    struct list_node moving = h[i];
+    for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && h[child + 1].distance < h[child].distance)
+            child++;
+        if (!(h[child].distance < moving.distance))
+            break;
+        h[i] = h[child];
+    }
+    h[i] = moving;
+}
+
+static uint32_t nearest_list(struct probe *p)
+{
+    uint32_t list = p->heap[0].list;
+    p->heap[0] = p->heap[--p->nheap];
+    if (p->nheap > 0)
+        sink(p->heap, p->nheap, 0);
+    return list;
+}
+
+static void measure_centroids(struct probe *p)
+{
+    const struct ann_shape *s = &p->a->shape;
+    uint32_t last = s->nlist - 1;
+    for (uint32_t i = 0; i < s->nlist; i += 4) {
+        const float *v[4];
+        float d[4];
+        for (uint32_t j = 0; j < 4; j++)
+            v[j] = p->a->centroids + (size_t)(i + j < last ? i + j : last) * s->dim;
+        if (s->metric == DIST_IP)
+            kernels.dot_4(p->query->query, v, s->dim, d);
+        else
+            kernels.l2sqr_4(p->query->scaled, v, s->dim, d);
+        for (uint32_t j = 0; j < 4 && i + j < s->nlist; j++) {
+            float key = s->metric == DIST_IP ? -d[j] : d[j];
+            p->heap[i + j] = (struct list_node){isnan(key) ? INFINITY : key, i + j};
+        }
+    }
+}
+
+static void order_lists(struct probe *p)
+{
+    measure_centroids(p);
+    p->nheap = p->a->shape.nlist;
+    for (uint32_t i = p->nheap / 2; i-- > 0;)
+        sink(p->heap, p->nheap, i);
+}
+
+/* ---- which rows ---- */
+
+static void show_batch(struct probe *p)
+{
+    exact_show(p->snapshot, p->view_index, p->rows, p->vectors, p->nrows, p->query);
+    p->shown += p->nrows;
+    p->nrows = 0;
+}
+
+static void read_list(struct probe *p, uint32_t list)
+{
+    const struct row_ref left_out = p->query->exclude;
+    const struct segment *s = p->view->segment;
+    uint32_t n, dim = p->a->shape.dim;
+    const uint32_t *rows = ann_list(p->a, list, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t row = rows[i];
+        if (!view_live(p->view, row) || (row == left_out.row && p->view_index == left_out.view))
+            continue;
+        p->rows[p->nrows] = row;
+        p->vectors[p->nrows++] = s->vectors + (size_t)row * dim;
+        if (p->nrows == BATCH_ROWS)
+            show_batch(p);
+    }
+}
+
+enum err ivf_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+                    uint32_t nprobe, struct collect *query, struct search_scratch *scratch,
+                    struct err_ctx *ctx)
+{
+    struct probe p = {.snapshot = s,
+                      .view = &s->views[view],
+                      .view_index = view,
+                      .a = a,
+                      .query = query,
+                      .heap = scratch_room(&scratch->lists, a->shape.nlist, sizeof(*p.heap)),
+                      .rows = scratch_room(&scratch->rows, BATCH_ROWS, sizeof(uint32_t)),
+                      .vectors = scratch_room(&scratch->pointers, BATCH_ROWS, sizeof(float *))};
+    if (!p.heap || !p.rows || !p.vectors)
+        return err_no_memory(ctx, a->shape.nlist * sizeof(*p.heap));
+    order_lists(&p);
+    nprobe = probes(a, nprobe);
+    for (uint32_t i = 0; p.nheap > 0 && (i < nprobe || p.shown + p.nrows < query->k); i++)
+        read_list(&p, nearest_list(&p));
+    show_batch(&p);
+    return ERR_OK;
+}
