@@ -20,6 +20,7 @@
 #include "api/request.h"
 #include "api/upload.h"
 #include "base/clock.h"
+#include "io/mapping.h"
 
 enum {
     REQUEST_LINE_MAX = 64 * 1024,
@@ -233,7 +234,10 @@ static enum MHD_Result take_piece(struct request *r, const char *data, size_t *s
 static void run_handler(struct request *r)
 {
     buf_reset(&r->out);
+    unsigned faults = mapping_faults();
     enum err e = r->route->run(r, &r->err);
+    if (e == ERR_OK && (e = mapping_check_since(faults, &r->err)) != ERR_OK)
+        r->defer = false; /* no answer beats a wrong one */
     if (e != ERR_OK)
         r->err.code = e;
     else if (!r->defer && r->out.failed)

@@ -105,7 +105,8 @@ int check_main(int argc, char **argv)
         return EXIT_UNREADABLE;
     }
     err_clear(&why);
-    if (check_dir(argv[1], &hooks, &damaged, &why) != ERR_OK) {
+    if (mapping_catch_faults(&why) != ERR_OK ||
+        check_dir(argv[1], &hooks, &damaged, &why) != ERR_OK) {
         fflush(stdout);
         fprintf(stderr, "loadstoned: %s\n", why.detail);
         return EXIT_UNREADABLE;

@@ -27,6 +27,7 @@
 #include "index/check.h"
 #include "index/index.h"
 #include "io/io.h"
+#include "io/mapping.h"
 #include "store/backup.h"
 #include "store/catalog.h"
 
@@ -299,6 +300,7 @@ static enum err start(const struct settings *s, struct daemon *d, struct err_ctx
     set_up_allocator();
     raise_file_limit();
     RETURN_NOT_OK(catch_signals(ctx));
+    RETURN_NOT_OK(mapping_catch_faults(ctx));
     RETURN_NOT_OK(pick_io(&backend, ctx));
     RETURN_NOT_OK(io_new(backend, &d->io, ctx));
     RETURN_NOT_OK(start_indexer(s, d, ctx));

@@ -268,6 +268,11 @@ enum err catalog_find(struct catalog *cat, const char *name, struct collection *
     if (!e->c)
         return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is being opened; try again soon",
                        name);
+    struct err_ctx why;
+    err_clear(&why);
+    if (mapping_check(e->c->dir, &why) != ERR_OK)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is quarantined: %.900s", name,
+                       why.detail);
     *out = e->c;
     return ERR_OK;
 }

@@ -83,6 +83,8 @@ static void note_change(void *arg, enum io_change what, const char *path, uint64
 
 static bool blocks_sound(struct check *ck, const struct segment *s)
 {
+    struct err_ctx unread;
+    err_clear(&unread);
     bool sound = true;
     for (uint64_t block = 0; block < s->data_len / IO_SUM_BLOCK; block++) {
         struct err_ctx why;
@@ -92,6 +94,8 @@ static bool blocks_sound(struct check *ck, const struct segment *s)
         check_found(ck, CHECK_DAMAGE, "%s", why.detail);
         sound = false;
     }
+    if (!sound && mapping_check(ck->path, &unread) != ERR_OK)
+        check_found(ck, CHECK_DAMAGE, "%s", unread.detail);
     return sound;
 }
 
@@ -102,7 +106,7 @@ static void check_one_segment(struct check *ck, const uint8_t *collection_id,
     err_clear(&why);
     if (!s->tail && !blocks_sound(ck, s))
         return;
-    if (segment_check(s, &why) != ERR_OK)
+    if (segment_check(s, &why) != ERR_OK || mapping_check(ck->path, &why) != ERR_OK)
         check_found(ck, CHECK_DAMAGE, "%s", why.detail);
     else if (!s->tail && ck->hooks->segment)
         ck->hooks->segment(ck->hooks->arg, ck, ck->path, collection_id, s);

@@ -413,6 +413,8 @@ static enum err commit_locked(struct collection *c, const struct commit_input *i
         added[i]->base_version = meta->version;
     }
     struct plan plan;
+    if (e == ERR_OK) /* what was read of older rows was really read */
+        e = mapping_check(c->dir, ctx);
     if (e == ERR_OK)
         e = plan_commit(c, record.data, record.len, added, &plan, ctx);
     if (e == ERR_OK) {

@@ -130,7 +130,8 @@ static void quarantine(struct catalog *cat, const char *name, const struct colle
     }
 }
 
-/* One share of the scrub. What is damaged goes into quarantine: no answer beats a wrong one. */
+/* One share of the scrub. What is damaged, or could not be read, goes into quarantine: no answer
+ * beats a wrong one. */
 static void scrub_all(struct catalog *cat)
 {
     uint64_t blocks = SCRUB_BLOCKS;
@@ -148,7 +149,8 @@ static void scrub_all(struct catalog *cat)
         epoch_leave();
         if (!e)
             return;
-        if (c && scrub_snapshot(s, &blocks, &ctx) != ERR_OK)
+        if (c &&
+            (mapping_check(c->dir, &ctx) != ERR_OK || scrub_snapshot(s, &blocks, &ctx) != ERR_OK))
             quarantine(cat, name, c, ctx.detail);
         snapshot_release(s);
         collection_release(c);

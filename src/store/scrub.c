@@ -2,7 +2,7 @@
  *
  * How far a file has been checked stands in the segment (`scrubbed`), touched by the scrubbing
  * thread alone. Reading goes through the page cache like a search does. A block that cannot be read
- * at all is a SIGBUS, as for every reader of a mapping. */
+ * at all reads as zeros (io/mapping.h), which do not match. */
 #include "store/scrub.h"
 
 #include "base/hash.h"

@@ -34,6 +34,7 @@ void segment_release(struct segment *s)
         s->ann_free(ann);
     if (s->tail)
         tail_free(s->tail);
+    mapping_unwatch(s->watch);
     if (s->map)
         munmap((void *)s->map, s->map_len);
     free(s->var_offsets);
@@ -80,6 +81,7 @@ static enum err map_file(struct segment *s, struct err_ctx *ctx)
             s->map = map;
             s->map_len = (size_t)st.st_size;
             s->bytes = (uint64_t)st.st_size;
+            e = mapping_watch(map, s->map_len, s->path, &s->watch, ctx);
         }
     }
     close(fd);

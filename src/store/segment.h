@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "io/io.h"
+#include "io/mapping.h"
 #include "store/schema.h"
 
 /* Rows first_row .. next run's first_row - 1 have seq (version, ordinal, ordinal + 1, ...). Version
@@ -39,6 +40,7 @@ struct segment {
     /* A mapped file: */
     const uint8_t *map;
     size_t map_len;
+    struct mapping *watch;
     uint64_t data_len;         /* bytes before the footer */
     const uint8_t *block_sums; /* in the footer: u64 per IO_SUM_BLOCK, unaligned */
     atomic_bool damage_noted;

@@ -221,3 +221,34 @@ def test_running_daemon_and_wrong_usage_are_told(start_daemon, tmp_path):
     Collection(daemon.client, "c").create(key="int64").load([{"key": 1}])
     daemon.kill()
     assert check(daemon.data)[0] == 0
+
+
+def test_segment_cut_while_it_is_served_quarantines_its_collection_alone(start_daemon):
+    """No crash, and no answer made of what could not be read."""
+    daemon = start_daemon()
+    rows = 40000
+    good = Collection(daemon.client, "good").create(key="int64", features={"n": "int64"})
+    good.load([{"key": 1, "n": 1}])
+    bad = Collection(daemon.client, "bad").create(
+        key="int64", vector={"dim": 64, "metric": "l2"}, index={"kind": "flat"}
+    )
+    bad.load_vectors(np.ones((rows, 64), np.float32))
+    assert bad.row(rows - 1, features="")["key"] == rows - 1
+    (segment,) = (daemon.data / "bad" / "segments").glob("*.seg")
+    # the end of the vectors goes, and what stands behind them
+    with open(segment, "r+b") as f:
+        f.truncate(segment.stat().st_size // 4)
+    answer = bad.send_search(vector=[1.0] * 64, k=5, exact=True)
+    problem(answer, 503)
+    problem(bad.send_rows([{"key": rows - 1}]), 503, "quarantined", segment.name)
+    deadline = time.monotonic() + 30
+    while True:
+        listed = {c["name"]: c for c in expect(daemon.client.get("/v1/collections"))["collections"]}
+        if listed["bad"].get("state") == "quarantined":
+            break
+        assert time.monotonic() < deadline, listed
+        time.sleep(0.02)
+    assert segment.name in listed["bad"]["detail"] and "offset" in listed["bad"]["detail"]
+    assert good.row(1)["features"] == {"n": 1}
+    good.load([{"key": 2, "n": 2}])
+    assert daemon.alive()
