@@ -33,7 +33,7 @@
 #include "store/catalog_internal.h"
 #include "store/wal.h"
 
-enum { TRIES_MAX = 10, TRY_AGAIN_MS = 20 };
+enum { TRIES_MAX = 10, TRY_AGAIN_MS = 5 };
 
 struct backup {
     struct io *io;
