@@ -20,6 +20,7 @@
 #include <xxhash.h>
 
 #include "index/ann_format.h"
+#include "io/mapping.h"
 
 struct ann_header {
     struct ann_file file; /* shape, entry, layers, upper lists */
@@ -247,7 +248,7 @@ static enum err map_aligned(int fd, const char *path, size_t len, struct ann_fil
         return err_system(ctx, errno, "cannot map %s", path);
     a->map = map;
     madvise(map, len, MADV_HUGEPAGE); /* refused by kernels without it: small pages serve too */
-    return ERR_OK;
+    return mapping_watch(map, len, path, &a->watch, ctx);
 }
 
 static enum err open_header(int fd, const char *path, struct ann_header *h, struct err_ctx *ctx)
@@ -302,6 +303,7 @@ void ann_file_close(void *ann)
     struct ann_file *a = ann;
     if (!a)
         return;
+    mapping_unwatch(a->watch);
     if (a->reserved)
         munmap(a->reserved, a->reserved_len);
     free(a);

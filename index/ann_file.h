@@ -72,6 +72,7 @@ struct ann_file {
     const uint32_t *lists_at;
     uint64_t bytes; /* of the file */
     const uint8_t *map;
+    struct mapping *watch;
     void *reserved; /* address range that holds the map */
     size_t reserved_len;
 };

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "index/index.h"
 #include "log_seed.h"
 #include "store/record.h"
 #include "store/segment_format.h"
@@ -144,6 +145,44 @@ static void segment_seed(const char *name, enum key_type key, int first, int row
     free(data);
 }
 
+/* ---- index files ---- */
+
+static void ann_seed(const char *name, char *kind)
+{
+    char segment[] = "/tmp/seedXXXXXX", out[64];
+    int fd = mkstemp(segment);
+    size_t n;
+    struct buf seed = {0};
+    ASSERT(fd >= 0 && close(fd) == 0 && unlink(segment) == 0);
+    write_seed_rows(segment, KEY_INT64, 0, SEGMENT_ROWS);
+    snprintf(out, sizeof out, "%s.ann", segment);
+    char *argv[] = {"build-index", "--segment", segment, "--out",     out, "--kind",
+                    kind,          "--m",       "4",     "--threads", "1"};
+    ASSERT(build_index_main(11, argv) == 0);
+    uint8_t *data = read_file(out, &n);
+    unlink(segment);
+    unlink(out);
+    struct cursor c = cursor_over(data, n);
+    cursor_take(&c, 16);
+    uint32_t flags = cursor_u32(&c), sections = cursor_u32(&c);
+    cursor_take(&c, 16 + 8 + 8);
+    put_piece(&seed, (uint8_t)flags, cursor_take(&c, 40), 40);
+    for (uint32_t i = 0; i < sections; i++) {
+        struct buf piece = {0};
+        uint8_t section = (uint8_t)cursor_u32(&c);
+        cursor_u32(&c);
+        uint64_t offset = cursor_u64(&c), length = cursor_u64(&c);
+        cursor_u64(&c);
+        buf_put_u8(&piece, 0);
+        buf_put(&piece, data + offset, length);
+        put_piece(&seed, section, piece.data, piece.len);
+        buf_deinit(&piece);
+    }
+    save("ann", name, seed.data, seed.len);
+    buf_deinit(&seed);
+    free(data);
+}
+
 /* ---- logs ---- */
 
 static void put_create(struct buf *out, const struct schema *s)
@@ -260,5 +299,7 @@ int main(void)
     segment_seed("repeated-keys", KEY_STRING, 0, 70);
     segment_seed("one-row", KEY_STRING, 3, 1);
     log_seeds();
+    ann_seed("graph", "hnsw");
+    ann_seed("lists", "ivf");
     return 0;
 }
