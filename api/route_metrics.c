@@ -15,7 +15,7 @@
 #include "base/process.h"
 #include "base/version.h"
 
-enum { COLLECTIONS_MAX = 256 };
+enum { COLLECTIONS_MAX = 256, FAMILIES = 10 };
 
 enum state { SERVING, READ_ONLY, QUARANTINED, OPENING, STATES };
 static const char *const state_names[STATES] = {"serving", "read_only", "quarantined", "opening"};
@@ -23,7 +23,7 @@ static const char *const state_names[STATES] = {"serving", "read_only", "quarant
 struct sample {
     char labels[NAME_MAX_BYTES + 32]; /* collection="name" */
     enum state state;
-    double values[10]; /* as in `families` */
+    double values[FAMILIES];
 };
 
 struct survey {
@@ -37,7 +37,7 @@ struct survey {
 /* Of each collection that is open. */
 static const struct family {
     const char *name, *help;
-} families[] = {
+} families[FAMILIES] = {
     {"loadstone_collection_version", "Newest version."},
     {"loadstone_collection_rows", "Live rows."},
     {"loadstone_collection_vectors", "Live rows with a vector."},
@@ -49,8 +49,6 @@ static const struct family {
     {"loadstone_collection_index_building", "1 while a build of its index runs or waits."},
     {"loadstone_collection_commit_time_seconds", "Unix time of the newest commit; 0: none."},
 };
-
-enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- collections ---- */
 
@@ -91,7 +89,9 @@ static void look_at(void *arg, const char *name, struct collection *c, const cha
         return;
     }
     metrics_put_label(&labels, "collection", name);
-    memcpy(sample.labels, labels.data, labels.len);
+    if (labels.len)
+        memcpy(sample.labels, labels.data, labels.len);
+    v->samples.failed |= labels.failed;
     buf_deinit(&labels);
     buf_put(&v->samples, &sample, sizeof sample);
 }
