@@ -96,6 +96,16 @@ static void put_row(struct request *r, const struct snapshot *s, struct row_ref 
     buf_put_u8(out, '}');
 }
 
+static enum err row_too_long(const struct request *r, struct seq seq, struct err_ctx *ctx)
+{
+    return err_set(ctx, ERR_TOO_LARGE,
+                   "the row at %llu.%llu is larger than result_bytes_max (%llu bytes) by itself: "
+                   "name fewer features (features=a,b), or go on behind it (after=%llu.%llu)",
+                   (unsigned long long)seq.version, (unsigned long long)seq.ordinal,
+                   (unsigned long long)r->service->limits.result_bytes_max,
+                   (unsigned long long)seq.version, (unsigned long long)seq.ordinal);
+}
+
 /* Writes rows until the page is full; *last is the seq of the last one, *more tells whether others
  * follow. */
 static enum err put_rows(struct request *r, const struct snapshot *s, struct seq_walk *w,
@@ -110,11 +120,11 @@ static enum err put_rows(struct request *r, const struct snapshot *s, struct seq
         if (n)
             buf_put_u8(&r->out, ',');
         put_row(r, s, ref, a->with_vectors);
-        if (r->out.failed || (n == 0 && r->out.len > max))
-            return request_check_out(r, ctx);
-        if (n && r->out.len + END_BYTES > max) {
+        if (r->out.failed)
+            return err_no_memory(ctx, r->out.len);
+        if (r->out.len + END_BYTES > max) {
             r->out.len = before;
-            return ERR_OK;
+            return n ? ERR_OK : row_too_long(r, seq, ctx);
         }
         *last = seq;
     }

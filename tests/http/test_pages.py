@@ -167,15 +167,19 @@ def test_unknown_names_and_collections(collection):
     problem(c.client.get(f"{c.path}/elsewhere"), 404, "count")
 
 
-def test_page_ends_before_the_result_outgrows_its_limit(collection):
-    c = collection.create(key="int64", features=FEATURES)
-    most = expect(c.client.get("/v1/limits"))["result_bytes_max"]
-    text = "x" * (most // 10)
-    for i in range(13):
-        c.load([{"key": i, "s": text}])
+def test_page_ends_before_the_result_outgrows_its_limit(start_daemon):
+    most = 100_000
+    daemon = start_daemon(args=["--limit", f"result_bytes_max={most}"])
+    c = Collection(daemon.client, "c").create(key="int64", features=FEATURES)
+    c.load([{"key": i, "s": "x" * 9000} for i in range(25)])
     pages = c.pages()
-    assert [len(p["rows"]) for p in pages] == [9, 4]
-    assert [r["key"] for p in pages for r in p["rows"]] == list(range(13))
+    assert [len(p["rows"]) for p in pages] == [11, 11, 3]
+    assert [r["key"] for p in pages for r in p["rows"]] == list(range(25))
+    c.load([{"key": 25, "s": "x" * most}])
+    problem(c.send_page(after="1.24"), 413, "2.0", "result_bytes_max", most, "features=")
+    assert c.page(after="1.24", features="n")["rows"] == [{"key": 25, "n": None}]
+    assert c.page(after="2.0")["rows"] == []
+    assert len(c.page(after="1.20")["rows"]) == 4, "the row that is too long starts a page"
 
 
 def test_writers_do_not_disturb(own_daemon):
