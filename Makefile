@@ -80,7 +80,8 @@ install: all ## install program, unit and documents; PREFIX=/usr/local DESTDIR=
 
 uninstall: ## remove what install put there; data stays
 	rm -f $(DESTDIR)$(PREFIX)/bin/loadstoned $(DESTDIR)$(UNITDIR)/loadstoned.service
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,LICENSE README.md openapi.yaml)
+	rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null || true
 
 clean: ## remove everything that was built
 	rm -rf $(BUILD)

@@ -46,7 +46,8 @@ void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
     if (!r)
         return;
     uint64_t now_us = clock_mono_us();
-    bool answered = r->phase == REQUEST_DONE && why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    bool answered =
+        r->raw || (r->phase == REQUEST_DONE && why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     *state = NULL;
     connection_request_done(d->watch, connection_of(conn), now_us);
     http_metrics_count(r, answered, now_us);

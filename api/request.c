@@ -97,7 +97,7 @@ static void reset(struct request *r)
     r->head = (struct request_head){.content_length = -1};
     r->target.nsegments = r->target.nparams = 0;
     r->media_in = r->media_out = MEDIA_NONE;
-    r->settled = r->on_worker = r->defer = r->close = false;
+    r->settled = r->on_worker = r->defer = r->close = r->raw = false;
     r->upload = NULL;
     r->received = r->waited_us = r->waiting_since_us = 0;
     r->drained = r->draining_since_us = r->reserved = 0;
@@ -400,11 +400,13 @@ void request_answer_raw(struct request *r)
         MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     struct buf head = {0};
     r->phase = REQUEST_DONE;
+    r->raw = true;
     take_problem(r);
     buf_printf(&head,
                "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-               "Connection: close\r\n\r\n",
-               r->status, MHD_get_reason_phrase_for(r->status), r->content_type, r->out.len);
+               "%sConnection: close\r\n\r\n",
+               r->status, MHD_get_reason_phrase_for(r->status), r->content_type, r->out.len,
+               wants_retry_after(r) ? "Retry-After: 1\r\n" : "");
     buf_put(&head, r->out.data, r->out.len);
     if (info && !head.failed) {
         ssize_t sent = send(info->connect_fd, head.data, head.len, MSG_NOSIGNAL | MSG_DONTWAIT);

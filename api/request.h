@@ -79,6 +79,7 @@ struct request {
     int64_t version; /* of the collection, for the Loadstone-Version header; -1 = none */
     char allow[64];
     bool close;
+    bool raw; /* the answer went past the library */
 
     /* memory that stays with the request when it is reused */
     struct buf uri, body, out;

@@ -379,6 +379,7 @@ static int backup(int argc, char **argv)
     if (argc != 4)
         return usage_error("%s takes a data directory and a name for the copy", "backup");
     err_clear(&err);
+    log_set_level(LOG_ERROR); /* of the copy's log the end is cut off, as a matter of course */
     if (back_up(argv[2], argv[3], &err) == ERR_OK)
         return EXIT_SUCCESS;
     fprintf(stderr, "loadstoned: %s\n", err.detail);

@@ -2,12 +2,13 @@
 
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from client import Collection, expect, problem
+from client import Collection, RawExchange, expect, problem, request_head
 
 HISTOGRAMS = {
     "loadstone_commit_duration_seconds",
@@ -195,3 +196,24 @@ def test_series_of_collections_are_bounded(start_daemon):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_metrics_are_only_read(client, method):
     problem(client.request(method, "/metrics"), 405, method)
+
+
+def test_an_answer_past_the_library_and_a_client_that_leaves_are_told_apart(start_daemon):
+    """A body that is refused before it has come, and one that never comes whole."""
+    daemon = start_daemon(args=["--limit", "drain_bytes_max=1024"])
+    client = daemon.client
+    c = Collection(client, "c").create(key="int64", vector={"dim": 2, "metric": "l2"})
+    before = Samples(client)
+    path, rows = f"{c.path}/rows", {"method": "POST", "route": "/v1/collections/{}/rows"}
+    head = {"Content_Type": "application/octet-stream", "Content_Length": 2**20}
+    with RawExchange(client) as exchange:
+        exchange.send(request_head("POST", path, **head) + bytes(4096)).finish_sending()
+        problem(exchange.answer(), 400, "first_key")
+    with RawExchange(client) as exchange:
+        exchange.send(request_head("POST", f"{path}?first_key=0", **head) + bytes(4096))
+    deadline = time.monotonic() + 30
+    requests = "loadstone_http_requests_total"
+    while Samples(client).since(before, requests, **rows, **{"class": "aborted"}) < 1:
+        assert time.monotonic() < deadline, "the client that left is not counted"
+        time.sleep(0.02)
+    assert Samples(client).since(before, requests, **rows, **{"class": "4xx"}) == 1
