@@ -375,7 +375,8 @@ def test_k_out_of_range_is_refused(table, k):
         ({"vector": [1, 2, 3, 4], "colour": 1}, 400, "colour"),
         ({"vector": [1, 2, 3, 4], "filter": "price < 3"}, 400, "filter"),
         ({"vector": [1, 2, 3, 4], "recall": 0.9}, 400, "recall"),
-        ({"vector": [1, 2, 3, 4], "radius": 0.9}, 400, "radius"),
+        ({"vector": [1, 2, 3, 4], "radius": "far"}, EITHER, "radius"),
+        ({"vector": [1, 2, 3, 4], "nprobe": 4, "ef": 64}, 400, "nprobe"),
     ],
     ids=lambda v: json.dumps(v)[:60] if isinstance(v, dict) else "",
 )
