@@ -28,6 +28,7 @@ OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)
 TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES = $(patsubst $(BUILD)/tests/fuzz/fuzz_%,%,$(FUZZ))
+KILL_LOOP := test_kill_loop_loses_nothing_that_was_acknowledged
 SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 all: $(BUILD)/loadstoned ## build the daemon: build/loadstoned
@@ -41,8 +42,16 @@ check: all $(TESTS) $(FUZZ) ## build and run all quick tests; what CI runs
 asan: ## run the tests under AddressSanitizer and UBSan
 	$(MAKE) check BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined $(SANITIZE)"
 
-tsan: ## run the unit tests under ThreadSanitizer
-	$(MAKE) unit BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread $(SANITIZE)"
+tsan: ## run the unit tests and everything at once over HTTP under ThreadSanitizer
+	$(MAKE) all unit BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread $(SANITIZE)"
+	BUILD=build/tsan HTTP_TESTS=tests/http/soak.py SOAK_SECONDS=$(or $(SOAK_SECONDS),10) \
+		TEST_TIMEOUT_S=7200 sh scripts/check.sh http
+
+soak: ## under ASan: SOAK_ROUNDS=50 of kill -9 and restart, then everything at once for long
+	$(MAKE) all BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined $(SANITIZE)"
+	BUILD=build/asan SOAK_ROUNDS=$(or $(SOAK_ROUNDS),50) SOAK_SECONDS=$(or $(SOAK_SECONDS),120) \
+		HTTP_TESTS="tests/http/test_durability.py::$(KILL_LOOP) tests/http/soak.py" \
+		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=7200 sh scripts/check.sh http
 
 unit: $(TESTS) $(FUZZ) ## build and run only the unit tests
 	BUILD=$(BUILD) sh scripts/check.sh unit
@@ -137,6 +146,6 @@ $(BUILD)/commit: FORCE
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
 -include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d) $(FUZZ:=.d)
-.PHONY: all demo check asan tsan unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
+.PHONY: all demo check asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

@@ -110,7 +110,7 @@ static void search(struct snapshot *s, const struct search_params *p)
 static void attach_and_search(struct segment *seg, struct ann_file *a)
 {
     struct snapshot *s = calloc(1, sizeof *s + sizeof s->views[0]);
-    struct search_params p = {.k = K, .ef = 16, .nprobe = 3}, wide = {.k = K, .bounded = true};
+    struct search_params p = {.k = K, .ef = 9, .nprobe = 2}, wide = {.k = K, .bounded = true};
     ASSERT(s);
     segment_set_ann(seg, a, ann_file_close);
     atomic_init(&s->refs, 1);

@@ -19,7 +19,9 @@ REPO = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("LOADSTONED", REPO / "build" / "loadstoned")).resolve()
 
 # a sanitizer's shadow and quarantine count as anonymous memory too
-SANITIZED = BINARY.exists() and b"__asan_init" in BINARY.read_bytes()
+SANITIZED = BINARY.exists() and any(
+    mark in BINARY.read_bytes() for mark in (b"__asan_init", b"__tsan_init")
+)
 MEMORY_ALLOWANCE = 768 * 2**20 if SANITIZED else 0
 
 _libc = ctypes.CDLL(None, use_errno=True)
