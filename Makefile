@@ -70,7 +70,7 @@ fuzz-seeds: $(BUILD)/tests/fuzz/make_seeds
 schemathesis: all ## hold the server against its OpenAPI document for CONTRACT_SECONDS (600)
 	LOADSTONED=$(BUILD)/loadstoned sh scripts/check.sh contract
 
-bench: all $(BUILD)/deps-bench.ok ## measure bulk and JSON load, memory, start-up and FAISS's kernels
+bench: all $(BUILD)/deps-bench.ok $(BUILD)/bench/search_direct ## measure loads, fetches, searches, memory, start-up, beside Redis and the disk
 	BUILD=$(BUILD) sh bench/run.sh
 
 lint: ## check format, layers and marks; run the static analyser
@@ -133,6 +133,11 @@ $(BUILD)/api/openapi.json: api/openapi.yaml scripts/openapi_json.py Makefile $(B
 	mkdir -p $(@D)
 	echo "json $<"
 	python3 scripts/openapi_json.py $< $(VERSION) >$@
+
+$(BUILD)/bench/%: bench/%.c $(OBJ)
+	mkdir -p $(@D)
+	echo "cc   $<"
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS)
 
 # What the machine lacks is installed once; the stamp is renewed when the list changes.
 $(BUILD)/deps-%.ok: scripts/setup.sh

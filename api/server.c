@@ -30,6 +30,7 @@
 enum {
     CONNECTION_POOL_BYTES = 32 * 1024,
     WRITERS = 32,
+    WRITERS_NICE = 10, /* searches go first when a load wants all cores */
     STOP_POLL_US = 2000,
 };
 
@@ -97,6 +98,7 @@ static enum err start_workers(struct server *s, struct err_ctx *ctx)
     struct service *v = &s->service;
     const struct limits *l = &v->limits;
     RETURN_NOT_OK(worker_pool_new("writer", WRITERS, l->queue_max, &v->writers, ctx));
+    worker_pool_lower(v->writers, WRITERS_NICE);
     RETURN_NOT_OK(worker_pool_new("reader", core_count(), l->queue_max, &v->readers, ctx));
     worker_pool_measure(v->writers, &queue_wait, 0);
     worker_pool_measure(v->readers, &queue_wait, 1);

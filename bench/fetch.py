@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import time
 
-from load import CLIENT_CPU, SERVER_CPU, run
+from load import CLIENT_CPU, pinned, run
 from service import WORK, Collection, Daemon
 
 KEYS = int(os.environ.get("BENCH_KEYS", 5_000_000))
@@ -56,7 +56,7 @@ class Redis:
             self.port = s.getsockname()[1]
         dump = WORK / f"features-{KEYS}.rdb"
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CPU), "redis-server", "--port", str(self.port)]
+            [*pinned(), "redis-server", "--port", str(self.port)]
             + ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--io-threads", "1"]
             + ["--dir", str(WORK), "--dbfilename", dump.name, "--daemonize", "no"],
             stdout=subprocess.DEVNULL,
@@ -109,7 +109,7 @@ def prepared_daemon():
     loaded = root / "loaded"
     if not loaded.exists():
         shutil.rmtree(root, ignore_errors=True)
-    daemon = Daemon(root, args=["--threads", "1"], wrapper=["taskset", "-c", str(SERVER_CPU)])
+    daemon = Daemon(root, args=["--threads", "1"], wrapper=pinned())
     daemon.start()
     users = load(daemon, "users", "string", "ndjson")
     ids = load(daemon, "ids", "int64", "ndjson-int")

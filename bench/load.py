@@ -12,6 +12,11 @@ from service import WORK
 SERVER_CPU, CLIENT_CPU = 0, 1 % os.cpu_count()
 
 
+def pinned(cpu=SERVER_CPU):
+    """Before a command: it runs on that core alone."""
+    return ["taskset", "-c", str(cpu)]
+
+
 @dataclass
 class Figures:
     rate: float  # requests a second

@@ -1,7 +1,7 @@
 #!/bin/sh
 # make bench: compiles the helpers and runs the measurements, or only those named.
-#   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [fetch]
-#                [recall_latency] ...
+#   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [recall_latency]
+#                [strip_layout] [fetch] [search_overhead] [upload_latency]
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
 # BENCH_JSON_MB and PYTHON may be set. Everything lies under $BUILD/bench; the indexed million and
 # the features are kept there for the next run.
@@ -25,11 +25,14 @@ compile http_upload -lpthread
 compile disk_write -luring
 compile discard_server -lmicrohttpd
 compile load_gen bench/load_http.c bench/load_resp.c -lm
+compile strip_layout
 compile feature_rows "$BUILD/api/number.o" -lstdc++
 "${CXX:-c++}" -std=c++17 -O2 -march=native -Wall -Wextra -Werror bench/json_load.cpp \
     -o "$BUILD/bench/json_load" -lsimdjson
 
-for measurement in ${*:-bulk_load json_load memory startup faiss_kernels fetch recall_latency}; do
+all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout fetch
+    search_overhead upload_latency"
+for measurement in ${*:-$all}; do
     printf '\n== %s\n' "$measurement"
     if [ -f "bench/$measurement.sh" ]; then
         sh "bench/$measurement.sh"

@@ -19,9 +19,9 @@ DIM = 128
 RAW_BYTES = ROWS * DIM * 4
 
 
-def helper(name, *args):
-    """Runs a compiled helper; returns the words it printed."""
-    command = [str(WORK / name), *map(str, args)]
+def helper(name, *args, prefix=()):
+    """Runs a compiled helper, perhaps through another program; returns the words it printed."""
+    command = [*prefix, str(WORK / name), *map(str, args)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 

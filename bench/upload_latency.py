@@ -14,30 +14,14 @@ import subprocess
 import threading
 
 import load
+import queries
 from service import DIM, ROWS, WORK, Collection, create, million
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
 SECONDS = float(os.environ.get("BENCH_SECONDS", 4))
 UPLOAD_ROWS = int(os.environ.get("BENCH_UPLOAD_ROWS", 2_000_000))
-QUERIES = 2000
 CONNECTIONS = 32
 AIM = 2.0
-
-
-def write_queries(c):
-    """Stored vectors, each moved a little, as octet-stream bodies."""
-    import array
-    import random
-
-    random.seed(7)
-    keys = random.sample(range(ROWS), QUERIES)
-    vectors = c.fetch(keys, features=[], with_vectors=True)["vectors"]
-    path = WORK / "search_queries.bin"
-    load.write_bodies(
-        path,
-        (array.array("f", [x + random.gauss(0, 0.1) for x in v]).tobytes() for v in vectors),
-    )
-    return path
 
 
 class Uploads:
@@ -87,13 +71,8 @@ def main():
     daemon = million()
     daemon.start()
     c = Collection(daemon.client, "million")
-    asked = {
-        "path": f"{c.path}/search?k=10&ef=64",
-        "content_type": "application/octet-stream",
-        "accept": "application/octet-stream",
-        "bodies": write_queries(c),
-        "connections": CONNECTIONS,
-    }
+    asked = queries.octet_search(c, queries.octet_bodies(queries.make_queries(c)))
+    asked["connections"] = CONNECTIONS
 
     def search(**options):
         return load.run(daemon.process.pid, daemon.client.port, "post", **asked, **options)
@@ -117,7 +96,7 @@ def main():
 
     rate = UPLOAD_ROWS * DIM * 4 / statistics.median(uploads.seconds) / 1e9
     print(
-        f"\nsearches over {ROWS:,} x {DIM} (k 10, ef 64), Poisson, half of {capacity:,.0f} a second"
+        f"\nsearches over {ROWS:,} x {DIM} (k {queries.K}, ef {queries.EF}), Poisson, half of {capacity:,.0f} a second"
     )
     for name, measured in figures.items():
         p50, p95, p99 = (

@@ -10,6 +10,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -30,6 +32,7 @@ struct worker_pool {
     unsigned nthreads, running;
     const struct metric_family *wait; /* NULL: not measured */
     unsigned wait_series;
+    int nice; /* below the process */
     pthread_t threads[];
 };
 
@@ -59,12 +62,23 @@ static void job_done(struct worker_pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Linux keeps the nice value of each thread, whatever POSIX says. */
+static void lower_thread(int nice)
+{
+    if (nice)
+        setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, 0) + nice);
+}
+
 static void *worker_main(void *arg)
 {
     struct worker_pool *p = arg;
     struct job job;
+    bool lowered = false;
     pthread_setname_np(pthread_self(), p->name);
     while (take_job(p, &job)) {
+        if (!lowered)
+            lower_thread(p->nice);
+        lowered = true;
         job.fn(job.arg);
         job_done(p);
     }
@@ -161,6 +175,13 @@ void worker_pool_measure(struct worker_pool *p, const struct metric_family *wait
     ASSERT(series < wait->nseries);
     p->wait = wait;
     p->wait_series = series;
+}
+
+void worker_pool_lower(struct worker_pool *p, int nice)
+{
+    pthread_mutex_lock(&p->lock);
+    p->nice = nice;
+    pthread_mutex_unlock(&p->lock);
 }
 
 void worker_pool_stats(struct worker_pool *p, size_t *queued, unsigned *running)

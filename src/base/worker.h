@@ -18,6 +18,8 @@ void worker_pool_free(struct worker_pool *p);
 
 /* Before the first job: how long jobs wait in the queue goes into `series` of a histogram. */
 void worker_pool_measure(struct worker_pool *p, const struct metric_family *wait, unsigned series);
+/* Before the first job: its threads run at this much lower a priority (nice) than the process. */
+void worker_pool_lower(struct worker_pool *p, int nice);
 /* Jobs that wait, and jobs that run. */
 void worker_pool_stats(struct worker_pool *p, size_t *queued, unsigned *running);
 
