@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/worker.h"
 
@@ -168,6 +169,24 @@ static void test_threads_are_named_and_take_no_signals(void **state)
     assert_true(as_told);
 }
 
+static void note_nice(void *arg)
+{
+    *(int *)arg = getpriority(PRIO_PROCESS, 0);
+}
+
+static void test_a_lowered_pool_yields_to_others(void **state)
+{
+    (void)state;
+    struct worker_pool *p;
+    int ours = getpriority(PRIO_PROCESS, 0), theirs = -100;
+    assert_int_equal(worker_pool_new("low", 1, 1, &p, NULL), ERR_OK);
+    worker_pool_lower(p, 7);
+    assert_int_equal(worker_pool_submit(p, note_nice, &theirs, NULL), ERR_OK);
+    worker_pool_free(p);
+    assert_int_equal(theirs, ours + 7 > 19 ? 19 : ours + 7);
+    assert_int_equal(getpriority(PRIO_PROCESS, 0), ours);
+}
+
 static void test_senseless_sizes_are_refused(void **state)
 {
     (void)state;
@@ -189,6 +208,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_closing_pool_refuses_and_runs_what_it_has, reset),
         cmocka_unit_test_setup(test_no_job_is_lost_or_run_twice, reset),
         cmocka_unit_test_setup(test_threads_are_named_and_take_no_signals, reset),
+        cmocka_unit_test_setup(test_a_lowered_pool_yields_to_others, reset),
         cmocka_unit_test_setup(test_senseless_sizes_are_refused, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
