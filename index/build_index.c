@@ -136,6 +136,13 @@ static void prefer_as_oom_victim(void)
     fclose(f);
 }
 
+/* The tables of a sanitizer count as memory of the process, terabytes of them. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const bool may_limit_memory = false;
+#else
+static const bool may_limit_memory = true;
+#endif
+
 /* Gives way to everything else on the machine: build time matters less than anyone's latency. */
 static enum err be_humble(const struct build_args *a, struct err_ctx *ctx)
 {
@@ -146,7 +153,7 @@ static enum err be_humble(const struct build_args *a, struct err_ctx *ctx)
     struct sched_param none = {0};
     sched_setscheduler(0, SCHED_IDLE, &none);
     syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
-    if (a->memory_bytes) {
+    if (a->memory_bytes && may_limit_memory) {
         struct rlimit limit = {a->memory_bytes, a->memory_bytes};
         if (setrlimit(RLIMIT_DATA, &limit) != 0)
             return err_system(ctx, errno, "cannot limit the memory of the build");
