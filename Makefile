@@ -24,6 +24,7 @@ include index/faiss.mk
 LIBS := $(FAISS_LIBS) -lmicrohttpd -luring -lroaring -lxxhash -lpthread -lm
 SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
+MAIN := $(BUILD)/src/main.o $(BUILD)/src/settings.o
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)
 TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -98,7 +99,7 @@ clean: ## remove everything that was built
 help: ## print this list
 	awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-$(BUILD)/loadstoned: $(BUILD)/src/main.o $(OBJ)
+$(BUILD)/loadstoned: $(MAIN) $(OBJ)
 	echo "link $@"
 	$(CC) $(LDFLAGS) $^ -o $@ $(LIBS)
 
@@ -150,7 +151,7 @@ $(BUILD)/commit: FORCE
 	mkdir -p $(@D)
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
--include $(OBJ:.o=.d) $(BUILD)/src/main.d $(TESTS:=.d) $(FUZZ:=.d)
+-include $(OBJ:.o=.d) $(MAIN:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
 .PHONY: all demo check asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

@@ -1,94 +1,80 @@
-/* Limits: one table of names, offsets, defaults and bounds.
+/* Limits: their rows of the settings' table, and how they bear on each other.
  *
- * Invariant: a value in a struct limits lies within the bounds of its row, so that no user of it
- * has to check again.
- *
- * Threads: set before the server starts, read by all. Failure: a sentence with the bounds. */
+ * Threads: set before the server starts, read by all. Failure: a sentence with both names. */
 #include "api/limits.h"
 
 #include "api/json_writer.h"
-#include "api/number.h"
+#include "api/service.h"
 #include "index/search.h"
 
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
 
-static const struct limit {
-    const char *name;
-    size_t offset;
-    uint64_t standard, min, max;
-} table[] = {
-#define LIMIT(name, standard, min, max)                                                            \
+#define ROW(kind, field, by_default, least, most, what)                                            \
     {                                                                                              \
-#name, offsetof(struct limits, name), standard, min, max                                   \
+        .name = #field, .type = kind, .offset = offsetof(struct limits, field),                    \
+        .standard = by_default, .min = least, .max = most, .help = what                            \
     }
-    LIMIT(body_bytes_max, 16 * GIB, 1, UINT64_MAX / 2),
-    LIMIT(json_body_bytes_max, 64 * MIB, 1, 1 * GIB),
-    LIMIT(row_bytes_max, 16 * MIB, 1 * KIB, 256 * MIB),
-    LIMIT(result_bytes_max, 64 * MIB, 1 * KIB, 1 * GIB),
-    LIMIT(rows_page_max, 10000, 1, 1 << 20),
-    LIMIT(k_max, SEARCH_K_MAX, 1, SEARCH_K_MAX),
-    LIMIT(ef_max, SEARCH_EF_MAX, 1, SEARCH_EF_MAX),
-    LIMIT(nprobe_max, SEARCH_NPROBE_MAX, 1, SEARCH_NPROBE_MAX),
-    LIMIT(queries_max, SEARCH_QUERIES_MAX, 1, SEARCH_QUERIES_MAX),
-    LIMIT(buffer_bytes_max, 1 * GIB, 8 * MIB, 1024 * GIB),
-    LIMIT(queue_max, 1024, 1, 1 << 20),
-    LIMIT(connections_max, 4096, 1, 1 << 20),
-    LIMIT(connections_per_ip_max, 4096, 1, 1 << 20),
-    LIMIT(idle_timeout_s, 120, 1, 86400),
-    LIMIT(header_timeout_s, 30, 1, 86400),
-    LIMIT(drain_bytes_max, 64 * MIB, 0, 1 * GIB),
-    LIMIT(drain_timeout_s, 5, 0, 3600),
-    LIMIT(shutdown_timeout_s, 10, 0, 86400),
-#undef LIMIT
+
+static const struct config_row rows[] = {
+    ROW(CONFIG_BYTES, body_bytes_max, "16G", 1, UINT64_MAX / 2,
+        "bytes of a streamed body: NDJSON, npy, octet-stream"),
+    ROW(CONFIG_BYTES, json_body_bytes_max, "64M", 1, 1 * GIB, "bytes of a JSON body"),
+    ROW(CONFIG_BYTES, row_bytes_max, "16M", 1 * KIB, 256 * MIB, "bytes of one row's JSON text"),
+    ROW(CONFIG_BYTES, result_bytes_max, "64M", 1 * KIB, 1 * GIB, "bytes of one answer"),
+    ROW(CONFIG_UINT, rows_page_max, "10000", 1, 1 << 20, "rows of one page"),
+    ROW(CONFIG_UINT, k_max, "10000", 1, SEARCH_K_MAX, "k of a search"),
+    ROW(CONFIG_UINT, ef_max, "100000", 1, SEARCH_EF_MAX, "ef of a search"),
+    ROW(CONFIG_UINT, nprobe_max, "65536", 1, SEARCH_NPROBE_MAX, "nprobe of a search"),
+    ROW(CONFIG_UINT, queries_max, "10000", 1, SEARCH_QUERIES_MAX, "queries of one search request"),
+    ROW(CONFIG_BYTES, buffer_bytes_max, "1G", 8 * MIB, 1024 * GIB,
+        "bytes of request bodies held in memory, all connections together"),
+    ROW(CONFIG_UINT, queue_max, "1024", 1, 1 << 20, "requests waiting for a worker"),
+    ROW(CONFIG_UINT, connections_max, "4096", 1, 1 << 20, "open connections"),
+    ROW(CONFIG_UINT, connections_per_ip_max, "4096", 1, 1 << 20,
+        "open connections from one address"),
+    ROW(CONFIG_UINT, idle_timeout_s, "120", 1, 86400,
+        "seconds until a connection on which nothing moves is closed"),
+    ROW(CONFIG_UINT, header_timeout_s, "30", 1, 86400, "seconds to send a whole request head"),
+    ROW(CONFIG_BYTES, drain_bytes_max, "64M", 0, 1 * GIB,
+        "bytes of a refused body that are still read, so that its client gets to read why"),
+    ROW(CONFIG_UINT, drain_timeout_s, "5", 0, 3600, "seconds for that"),
+    ROW(CONFIG_UINT, shutdown_timeout_s, "10", 0, 86400,
+        "seconds that running requests may take after SIGTERM"),
 };
 
-enum { LIMITS = sizeof table / sizeof table[0] };
+enum { LIMITS = sizeof rows / sizeof rows[0] };
 
-static uint64_t *slot(struct limits *l, const struct limit *row)
+struct config_group limits_group(struct limits *l)
 {
-    return (uint64_t *)((char *)l + row->offset);
+    return (struct config_group){"Limits", rows, LIMITS, l};
 }
 
 void limits_init(struct limits *l)
 {
-    for (size_t i = 0; i < LIMITS; i++)
-        *slot(l, &table[i]) = table[i].standard;
+    struct config defaults;
+    struct config_group group = limits_group(l);
+    config_init(&defaults, &group, 1);
 }
 
-static const struct limit *find(const char *name, size_t len)
+/* What could never be met is refused at the start, not at every request. */
+enum err limits_check(const struct limits *l, struct err_ctx *ctx)
 {
-    for (size_t i = 0; i < LIMITS; i++)
-        if (strlen(table[i].name) == len && memcmp(table[i].name, name, len) == 0)
-            return &table[i];
-    return NULL;
-}
-
-static enum err unknown(const char *assignment, struct err_ctx *ctx)
-{
-    struct buf names = {0};
-    for (size_t i = 0; i < LIMITS; i++)
-        buf_printf(&names, "%s%s", i ? ", " : "", table[i].name);
-    enum err e = err_set(ctx, ERR_INVALID, "--limit %s: write NAME=VALUE with one of %.*s",
-                         assignment, (int)names.len, (const char *)names.data);
-    buf_deinit(&names);
-    return e;
-}
-
-enum err limits_set(struct limits *l, const char *assignment, struct err_ctx *ctx)
-{
-    const char *equals = strchr(assignment, '=');
-    const struct limit *row = equals ? find(assignment, (size_t)(equals - assignment)) : NULL;
-    int64_t value;
-    if (!row)
-        return unknown(assignment, ctx);
-    if (number_parse_int64(equals + 1, strlen(equals + 1), &value) != NUMBER_OK || value < 0 ||
-        (uint64_t)value < row->min || (uint64_t)value > row->max)
-        return err_set(ctx, ERR_INVALID, "--limit %s: %s takes a whole number from %llu to %llu",
-                       assignment, row->name, (unsigned long long)row->min,
-                       (unsigned long long)row->max);
-    *slot(l, row) = (uint64_t)value;
+    uint64_t large = service_large_bodies_max(l);
+    if (l->json_body_bytes_max > large)
+        return err_set(ctx, ERR_INVALID,
+                       "json_body_bytes_max (%llu) is over three quarters of buffer_bytes_max "
+                       "(%llu), so that such a body would be refused for good: raise "
+                       "buffer_bytes_max or lower json_body_bytes_max",
+                       (unsigned long long)l->json_body_bytes_max,
+                       (unsigned long long)l->buffer_bytes_max);
+    if (l->row_bytes_max > large)
+        return err_set(ctx, ERR_INVALID,
+                       "row_bytes_max (%llu) is over three quarters of buffer_bytes_max (%llu): "
+                       "raise buffer_bytes_max or lower row_bytes_max",
+                       (unsigned long long)l->row_bytes_max,
+                       (unsigned long long)l->buffer_bytes_max);
     return ERR_OK;
 }
 
@@ -96,9 +82,9 @@ void limits_write(const struct limits *l, struct buf *out)
 {
     buf_put_u8(out, '{');
     for (size_t i = 0; i < LIMITS; i++) {
-        json_put_text(out, table[i].name);
+        json_put_text(out, rows[i].name);
         buf_put_u8(out, ':');
-        json_put_uint(out, *slot((struct limits *)l, &table[i]));
+        json_put_uint(out, *(const uint64_t *)((const char *)l + rows[i].offset));
         buf_put_u8(out, ',');
     }
     buf_printf(out,

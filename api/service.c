@@ -11,12 +11,15 @@ enum { SMALL_BODY_BYTES = 1 << 20 };
 
 /* Large bodies leave a quarter to the small ones: uploads, however slow, never shut out searches
  * and loads of a few rows. */
+uint64_t service_large_bodies_max(const struct limits *l)
+{
+    return l->buffer_bytes_max - l->buffer_bytes_max / 4;
+}
+
 enum err service_reserve(struct service *s, uint64_t held, uint64_t n, struct err_ctx *ctx)
 {
     bool small = held + n <= SMALL_BODY_BYTES;
-    uint64_t max = s->limits.buffer_bytes_max;
-    if (!small)
-        max -= max / 4;
+    uint64_t max = small ? s->limits.buffer_bytes_max : service_large_bodies_max(&s->limits);
     uint64_t before = atomic_load(&s->buffer_bytes);
     while (before + n <= max) {
         if (atomic_compare_exchange_weak(&s->buffer_bytes, &before, before + n))

@@ -31,6 +31,8 @@ struct service {
  * 1 MiB may use three quarters; ERR_BUSY when they don't fit. */
 WARN_UNUSED enum err service_reserve(struct service *s, uint64_t held, uint64_t n,
                                      struct err_ctx *ctx);
+/* The share of buffer_bytes_max that bodies over 1 MiB may use. */
+uint64_t service_large_bodies_max(const struct limits *l);
 void service_unreserve(struct service *s, uint64_t n);
 
 /* Suspends a connection from its HTTP thread until service_resume, which any thread may call; false

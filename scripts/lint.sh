@@ -40,6 +40,7 @@ layers() {
         if (path ~ /^store\//) return 3
         if (path ~ /^index\//) return 4
         if (path ~ /^api\//) return 5
+        if (path ~ /^(main|settings)\.[ch]$/) return 6
         return 0
     }
     function complain(why) {
@@ -49,7 +50,7 @@ layers() {
     FNR == 1 {
         inside = FILENAME
         sub(/^src\//, "", inside)
-        mine = FILENAME == "src/main.c" ? 6 : layer(inside)
+        mine = layer(inside)
         if (!mine) complain("lies in no layer: src/{base,io,store}, index or api")
     }
     /^[ \t]*#[ \t]*include[ \t]*"/ {

@@ -1,4 +1,4 @@
-/* loadstoned: parse arguments, wire the layers, wait for a signal, stop in order.
+/* loadstoned: read the settings, wire the layers, wait for a signal, stop in order.
  *
  *   start:  io -> indexer -> catalog (which calls the indexer for every segment) -> server
  *   stop:   server -> indexer -> catalog -> io
@@ -28,41 +28,23 @@
 #include "index/index.h"
 #include "io/io.h"
 #include "io/mapping.h"
+#include "settings.h"
 #include "store/backup.h"
 #include "store/catalog.h"
 
-enum { EXIT_USAGE = 2, THREADS_MAX = 1024 };
+enum { EXIT_USAGE = 2 };
 
 static const char usage[] =
-    "usage: loadstoned serve --data DIR [options]   serve the collections under DIR\n"
-    "       loadstoned check DIR                    check all files under DIR while it is not "
-    "served\n"
-    "       loadstoned backup DATA DEST            copy DATA, which may be in use, to DEST\n"
+    "usage: loadstoned serve --data DIR [settings]   serve the collections under DIR\n"
+    "       loadstoned settings [--markdown]         print a config file to start from, or tables\n"
+    "       loadstoned check DIR                     check all files under DIR, which is not in "
+    "use\n"
+    "       loadstoned backup DATA DEST              copy DATA, which may be in use, to DEST\n"
     "       loadstoned --version | --help\n"
     "\n"
-    "  --data DIR           where the collections live; made when missing\n"
-    "  --listen HOST:PORT   address to listen on (127.0.0.1:7700); port 0 takes a free one\n"
-    "  --allow-remote       listen on an address that other machines reach, without access "
-    "control\n"
-    "  --port-file FILE     write the port there once listening\n"
-    "  --threads N          HTTP threads (one a core)\n"
-    "  --build-threads N    threads of an index build (all cores)\n"
-    "  --limit NAME=VALUE   set a limit; GET /v1/limits lists them\n"
-    "  --log-level LEVEL    debug, info, warn or error (info)\n"
-    "\n"
-    "LOADSTONE_IO=uring|posix picks the way files are written; without it io_uring is probed.\n";
-
-struct settings {
-    const char *program; /* argv[0] */
-    const char *data;
-    const char *listen;
-    const char *port_file;
-    bool allow_remote;
-    bool help;
-    unsigned threads;
-    unsigned build_threads;
-    struct limits limits;
-};
+    "A setting is a flag, or a variable LOADSTONE_NAME, or a line 'name = value' of the config\n"
+    "file; the flag is stronger than the variable, the variable than the file.\n"
+    "\n";
 
 struct daemon {
     struct io *io;
@@ -70,113 +52,6 @@ struct daemon {
     struct catalog *catalog;
     struct server *server;
 };
-
-/* ---- arguments ---- */
-
-static int usage_error(const char *fmt, const char *arg)
-{
-    fprintf(stderr, "loadstoned: ");
-    fprintf(stderr, fmt, arg);
-    fprintf(stderr, "; loadstoned --help lists the options\n");
-    return EXIT_USAGE;
-}
-
-static int value_error(const char *name, const char *value, const char *takes)
-{
-    fprintf(stderr, "loadstoned: %s takes %s, not '%s'\n", name, takes, value);
-    return EXIT_USAGE;
-}
-
-static int parse_threads(const char *name, const char *text, unsigned *out)
-{
-    char takes[48];
-    char *end;
-    errno = 0;
-    unsigned long n = strtoul(text, &end, 10);
-    if (errno || end == text || *end || n < 1 || n > THREADS_MAX) {
-        snprintf(takes, sizeof takes, "a whole number from 1 to %d", THREADS_MAX);
-        return value_error(name, text, takes);
-    }
-    *out = (unsigned)n;
-    return 0;
-}
-
-static int parse_log_level(const char *name, const char *text)
-{
-    static const char *const names[] = {"debug", "info", "warn", "error"};
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            log_set_level((enum log_level)i);
-            return 0;
-        }
-    }
-    return value_error(name, text, "debug, info, warn or error");
-}
-
-static int parse_limit(struct settings *s, const char *value)
-{
-    struct err_ctx err;
-    err_clear(&err);
-    if (limits_set(&s->limits, value, &err) == ERR_OK)
-        return 0;
-    fprintf(stderr, "loadstoned: %s\n", err.detail);
-    return EXIT_USAGE;
-}
-
-/* An option with its value; 0 when it is taken. */
-static int parse_option(struct settings *s, const char *name, const char *value)
-{
-    if (strcmp(name, "--threads") == 0)
-        return parse_threads(name, value, &s->threads);
-    if (strcmp(name, "--build-threads") == 0)
-        return parse_threads(name, value, &s->build_threads);
-    if (strcmp(name, "--log-level") == 0)
-        return parse_log_level(name, value);
-    if (strcmp(name, "--limit") == 0)
-        return parse_limit(s, value);
-    if (strcmp(name, "--data") == 0)
-        s->data = value;
-    else if (strcmp(name, "--listen") == 0)
-        s->listen = value;
-    else if (strcmp(name, "--port-file") == 0)
-        s->port_file = value;
-    else
-        return usage_error("unknown option '%s'", name);
-    return 0;
-}
-
-static bool is_help(const char *arg)
-{
-    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
-}
-
-/* "--name value" or "--name=value". */
-static int parse_serve(int argc, char **argv, struct settings *s)
-{
-    *s = (struct settings){.program = argv[0], .listen = "127.0.0.1:7700"};
-    limits_init(&s->limits);
-    for (int i = 2; i < argc; i++) {
-        const char *arg = argv[i], *equals = strchr(arg, '=');
-        char name[64];
-        if (is_help(arg)) {
-            s->help = true;
-            return 0;
-        }
-        if (strcmp(arg, "--allow-remote") == 0) {
-            s->allow_remote = true;
-            continue;
-        }
-        if (strncmp(arg, "--", 2) != 0)
-            return usage_error("unexpected argument '%s'", arg);
-        if (!equals && i + 1 == argc)
-            return usage_error("option '%s' is unknown or lacks its value", arg);
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(arg, "="), arg);
-        int status = parse_option(s, name, equals ? equals + 1 : argv[++i]);
-        if (status)
-            return status;
-    }
-    return s->data ? 0 : usage_error("%s is missing", "--data DIR");
-}
 
 /* ---- signals ---- */
 
@@ -232,18 +107,11 @@ static void set_up_allocator(void)
     mallopt(M_MMAP_THRESHOLD, 256 * 1024);
 }
 
-static enum err pick_io(enum io_backend *out, struct err_ctx *ctx)
+/* The kernels read the variable, here and in the children that build indexes. */
+static enum err pick_kernels(const struct settings *s, struct err_ctx *ctx)
 {
-    const char *name = getenv("LOADSTONE_IO");
-    *out = IO_AUTO;
-    if (!name || !*name)
-        return ERR_OK;
-    if (strcmp(name, "uring") == 0)
-        *out = IO_URING;
-    else if (strcmp(name, "posix") == 0)
-        *out = IO_POSIX;
-    else
-        return err_set(ctx, ERR_INVALID, "LOADSTONE_IO=%s: take uring or posix", name);
+    if (s->isa && setenv("LOADSTONE_ISA", s->isa, 1) != 0)
+        return err_system(ctx, errno, "setting LOADSTONE_ISA");
     return ERR_OK;
 }
 
@@ -271,11 +139,17 @@ static enum err find_self(const char *program, char self[PATH_MAX], struct err_c
                       "loadstoned by its path");
 }
 
-static enum err start_indexer(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
+static enum err start_indexer(const struct settings *s, const char *program, struct daemon *d,
+                              struct err_ctx *ctx)
 {
     char self[PATH_MAX];
-    RETURN_NOT_OK(find_self(s->program, self, ctx));
-    struct indexer_options o = {.self = self, .threads = s->build_threads};
+    RETURN_NOT_OK(find_self(program, self, ctx));
+    RETURN_NOT_OK(pick_kernels(s, ctx));
+    struct indexer_options o = {
+        .self = self,
+        .threads = (unsigned)s->build_threads,
+        .memory_bytes = s->memory_bytes,
+    };
     return indexer_new(&o, &d->indexer, ctx);
 }
 
@@ -284,7 +158,7 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
     struct server_options o = {
         .listen = s->listen,
         .allow_remote = s->allow_remote,
-        .threads = s->threads,
+        .threads = (unsigned)s->threads,
         .limits = s->limits,
         .catalog = d->catalog,
         .indexer = d->indexer,
@@ -294,16 +168,16 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
     return write_port_file(d, s->port_file, ctx);
 }
 
-static enum err start(const struct settings *s, struct daemon *d, struct err_ctx *ctx)
+static enum err start(const struct settings *s, const char *program, struct daemon *d,
+                      struct err_ctx *ctx)
 {
-    enum io_backend backend;
+    log_set_level(s->log_level);
     set_up_allocator();
     raise_file_limit();
     RETURN_NOT_OK(catch_signals(ctx));
     RETURN_NOT_OK(mapping_catch_faults(ctx));
-    RETURN_NOT_OK(pick_io(&backend, ctx));
-    RETURN_NOT_OK(io_new(backend, &d->io, ctx));
-    RETURN_NOT_OK(start_indexer(s, d, ctx));
+    RETURN_NOT_OK(io_new(s->io, &d->io, ctx));
+    RETURN_NOT_OK(start_indexer(s, program, d, ctx));
     struct store_hooks hooks = {.arg = d->indexer, .segment_added = indexer_segment_added};
     RETURN_NOT_OK(catalog_open(s->data, d->io, &hooks, &d->catalog, ctx));
     return start_server(s, d, ctx);
@@ -321,25 +195,38 @@ static void stop(struct daemon *d)
         io_free(d->io);
 }
 
-static int serve(int argc, char **argv)
+/* ---- commands ---- */
+
+static int usage_error(const char *sentence)
 {
-    struct settings s;
+    fprintf(stderr, "loadstoned: %s; loadstoned --help lists what there is\n", sentence);
+    return EXIT_USAGE;
+}
+
+static bool is_help(const char *arg)
+{
+    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
+static int help(void)
+{
+    fputs(usage, stdout);
+    settings_print(SETTINGS_HELP);
+    return EXIT_SUCCESS;
+}
+
+static int run(const struct settings *s, const char *program)
+{
     struct daemon d = {0};
     struct err_ctx err;
-    int status = parse_serve(argc, argv, &s);
-    if (status)
-        return status;
-    if (s.help) {
-        fputs(usage, stdout);
-        return EXIT_SUCCESS;
-    }
+    int status = EXIT_SUCCESS;
     err_clear(&err);
-    if (start(&s, &d, &err) != ERR_OK) {
+    if (start(s, program, &d, &err) != ERR_OK) {
         fprintf(stderr, "loadstoned: %s\n", err.detail);
         status = EXIT_FAILURE;
     } else {
         log_info("loadstoned %s serves %s on http://%s (io %s, kernels %s)", version_number(),
-                 s.data, server_address(d.server), io_backend_name(d.io), index_isa());
+                 s->data, server_address(d.server), io_backend_name(d.io), index_isa());
         notify_manager("READY=1");
         wait_for_stop();
         notify_manager("STOPPING=1");
@@ -349,7 +236,19 @@ static int serve(int argc, char **argv)
     return status;
 }
 
-/* ---- backup ---- */
+static int serve(int argc, char **argv)
+{
+    struct settings s;
+    struct err_ctx err;
+    for (int i = 2; i < argc; i++)
+        if (is_help(argv[i]))
+            return help();
+    err_clear(&err);
+    enum err e = settings_read(&s, argc - 2, argv + 2, &err);
+    int status = e == ERR_OK ? run(&s, argv[0]) : usage_error(err.detail);
+    settings_deinit(&s);
+    return status;
+}
 
 static void print_line(void *arg, const struct backup_line *line)
 {
@@ -364,11 +263,14 @@ static void print_line(void *arg, const struct backup_line *line)
 
 static enum err back_up(const char *data, const char *dest, struct err_ctx *ctx)
 {
-    enum io_backend backend;
-    struct io *io;
-    RETURN_NOT_OK(pick_io(&backend, ctx));
-    RETURN_NOT_OK(io_new(backend, &io, ctx));
-    enum err e = backup_run(io, data, dest, print_line, NULL, ctx);
+    struct settings s;
+    struct io *io = NULL;
+    enum err e = settings_read_env(&s, ctx);
+    if (e == ERR_OK)
+        e = io_new(s.io, &io, ctx);
+    settings_deinit(&s);
+    RETURN_NOT_OK(e);
+    e = backup_run(io, data, dest, print_line, NULL, ctx);
     io_free(io);
     return e;
 }
@@ -377,7 +279,7 @@ static int backup(int argc, char **argv)
 {
     struct err_ctx err;
     if (argc != 4)
-        return usage_error("%s takes a data directory and a name for the copy", "backup");
+        return usage_error("backup takes a data directory and a name for the copy");
     err_clear(&err);
     log_set_level(LOG_ERROR); /* of the copy's log the end is cut off, as a matter of course */
     if (back_up(argv[2], argv[3], &err) == ERR_OK)
@@ -386,11 +288,24 @@ static int backup(int argc, char **argv)
     return EXIT_FAILURE;
 }
 
+static int settings(int argc, char **argv)
+{
+    bool markdown = argc == 3 && strcmp(argv[2], "--markdown") == 0;
+    if (argc > 2 && is_help(argv[2]))
+        return help();
+    if (argc > 2 && !markdown)
+        return usage_error("settings takes --markdown or nothing");
+    settings_print(markdown ? SETTINGS_MARKDOWN : SETTINGS_SAMPLE);
+    return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
     if (strcmp(command, "serve") == 0)
         return serve(argc, argv);
+    if (strcmp(command, "settings") == 0)
+        return settings(argc, argv);
     if (strcmp(command, "check") == 0)
         return check_main(argc - 1, argv + 1);
     if (strcmp(command, "backup") == 0)
@@ -401,13 +316,13 @@ int main(int argc, char **argv)
         printf("loadstoned %s (commit %s)\n", version_number(), version_commit());
         return EXIT_SUCCESS;
     }
-    if (is_help(command) || strcmp(command, "help") == 0) {
-        fputs(usage, stdout);
-        return EXIT_SUCCESS;
-    }
+    if (is_help(command) || strcmp(command, "help") == 0)
+        return help();
     if (!*command) {
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
-    return usage_error("unknown command '%s'", command);
+    fprintf(stderr, "loadstoned: unknown command '%s'; loadstoned --help lists what there is\n",
+            command);
+    return EXIT_USAGE;
 }

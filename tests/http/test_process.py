@@ -68,7 +68,7 @@ def test_wrong_usage_ends_with_status_2(args, word):
 
 def test_options_are_taken_with_an_equals_sign(scratch):
     """Every value is read: the last one, a foreign address, is what the start fails for."""
-    values = [f"--data={scratch / 'unused'}", "--threads=2", "--build-threads=1", "--limit=k_max=7"]
+    values = [f"--data={scratch / 'unused'}", "--threads=2", "--build-threads=1", "--k-max=7"]
     rest = [f"--port-file={scratch / 'unused.port'}", "--log-level=warn", "--listen=0.0.0.0:0"]
     one_sentence(run("serve", *values, *rest), 1, "--allow-remote")
 

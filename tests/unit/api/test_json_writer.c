@@ -4,7 +4,6 @@
 #include <math.h>
 
 #include "api/json_writer.h"
-#include "api/limits.h"
 #include "api/problem.h"
 
 static void expect_text(struct buf *b, const char *wanted)
@@ -114,23 +113,6 @@ static void test_every_error_has_a_status(void **state)
         assert_in_range(problem_status((enum err)e), 400, 507);
 }
 
-static void test_limits_are_set_and_checked(void **state)
-{
-    (void)state;
-    struct limits l;
-    struct err_ctx err;
-    limits_init(&l);
-    assert_int_equal(limits_set(&l, "k_max=50", &err), ERR_OK);
-    assert_int_equal(l.k_max, 50);
-    assert_int_equal(limits_set(&l, "k_max=0", &err), ERR_INVALID);
-    assert_int_equal(limits_set(&l, "k_max=10001", &err), ERR_INVALID);
-    assert_int_equal(limits_set(&l, "k_max", &err), ERR_INVALID);
-    assert_int_equal(limits_set(&l, "k_max=1x", &err), ERR_INVALID);
-    assert_int_equal(limits_set(&l, "colour=1", &err), ERR_INVALID);
-    assert_non_null(strstr(err.detail, "body_bytes_max"));
-    assert_int_equal(l.k_max, 50);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,7 +121,6 @@ int main(void)
         cmocka_unit_test(test_cells_of_every_type),
         cmocka_unit_test(test_a_problem_names_row_and_field),
         cmocka_unit_test(test_every_error_has_a_status),
-        cmocka_unit_test(test_limits_are_set_and_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
