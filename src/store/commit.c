@@ -166,8 +166,8 @@ static enum err refresh_row(struct resolve *rv, size_t index, uint32_t row, cons
     uint32_t known = rv->in->schema->nfeatures;
     if (rv->rec.ninline >= INLINE_ROWS_MAX || rv->inline_rows.len >= INLINE_BYTES_MAX)
         return err_set(ctx, ERR_CONFLICT,
-                       "too many rows with absent fields were changed by other commits while this "
-                       "load ran; send it again");
+                       "too many rows were changed by other commits while this load ran, in fields "
+                       "that it does not give; send it again");
     row_from_segment(&rv->row, st->segment, row);
     digest_sub(&rv->rec.meta.digest, row_digest(&rv->row.row));
     rv->rec.meta.live_rows--;

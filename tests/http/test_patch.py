@@ -1,12 +1,14 @@
 """PATCH of a collection: features that come later, settings, what is refused, and that neither
 restarts nor loads under way notice."""
 
+import subprocess
 import threading
 
 import numpy as np
 import pytest
 
 from client import NDJSON, Client, Collection, expect, ndjson, problem
+from daemon import BINARY
 
 SCHEMA = {
     "key": "int64",
@@ -72,6 +74,18 @@ def test_stop_and_start_keep_the_schema(start_daemon):
     c = c.on(daemon.client)
     assert c.describe()["schema"] == patched
     assert c.row(1)["features"] == {"price": 2, "rank": None, "note": None, "tags": None}
+
+
+def test_check_finds_an_altered_collection_sound(start_daemon):
+    daemon = start_daemon()
+    c = Collection(daemon.client, "c").create(**SCHEMA)
+    c.load([{"key": 1, "price": 2}])
+    c.patch(features=LATER)
+    c.load([{"key": 1, "note": "x"}])
+    daemon.kill()
+    check = [BINARY, "check", daemon.data]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "version 2, 1 rows" in done.stdout, done
 
 
 def test_settings_are_merged_into_those_that_are_there(table):
