@@ -133,37 +133,24 @@ enum err collection_create(struct request *r, struct err_ctx *ctx)
 
 /* ---- altering ---- */
 
-enum { ALTER_TRIES_MAX = 16 };
-
 /* Derives a schema from the current one and the request's body. */
 typedef enum err (*schema_patch)(const void *text, size_t n, const struct schema *current,
                                  struct schema **out, struct err_ctx *ctx);
 
-static enum err patch_once(struct request *r, struct collection *c, schema_patch patch, bool *lost,
-                           struct err_ctx *ctx)
-{
-    struct schema *next;
-    epoch_enter();
-    enum err e = patch(r->body.data, r->body.len, collection_snapshot(c)->schema, &next, ctx);
-    epoch_leave();
-    RETURN_NOT_OK(e);
-    e = collection_alter(c, next, ctx);
-    *lost = e == ERR_CONFLICT;
-    schema_release(next);
-    return e;
-}
-
-/* A patch that lost against another one is applied to what that one left. */
+/* Patches of different things at once all take effect: each starts from what the last one left. */
 static enum err patch_schema(struct request *r, struct collection *c, schema_patch patch,
                              struct err_ctx *ctx)
 {
-    enum err e = ERR_OK;
-    bool lost = true;
-    for (int i = 0; i < ALTER_TRIES_MAX && lost; i++) {
-        err_clear(ctx);
-        lost = false;
-        e = patch_once(r, c, patch, &lost, ctx);
+    struct schema *next;
+    collection_alter_begin(c);
+    epoch_enter();
+    enum err e = patch(r->body.data, r->body.len, collection_snapshot(c)->schema, &next, ctx);
+    epoch_leave();
+    if (e == ERR_OK) {
+        e = collection_alter(c, next, ctx);
+        schema_release(next);
     }
+    collection_alter_end(c);
     return e;
 }
 

@@ -107,7 +107,16 @@ static enum err alter_locked(struct collection *c, struct schema *next, struct e
     return e;
 }
 
-/* Whatever the outcome, what stands in the way of a conflict is made visible too. */
+void collection_alter_begin(struct collection *c)
+{
+    pthread_mutex_lock(&c->alter_lock);
+}
+
+void collection_alter_end(struct collection *c)
+{
+    pthread_mutex_unlock(&c->alter_lock);
+}
+
 enum err collection_alter(struct collection *c, struct schema *next, struct err_ctx *ctx)
 {
     pthread_mutex_lock(&c->commit_lock);
@@ -115,18 +124,21 @@ enum err collection_alter(struct collection *c, struct schema *next, struct err_
     uint64_t ticket = c->last_ticket;
     struct snapshot *head = snapshot_acquire(c->head);
     pthread_mutex_unlock(&c->commit_lock);
-
-    struct err_ctx why;
-    err_clear(&why);
-    enum err synced = e == ERR_OK || e == ERR_CONFLICT ? wal_wait(c->wal, ticket, &why) : e;
-    pthread_mutex_lock(&c->commit_lock);
-    if (synced == ERR_OK)
-        collection_publish(c, head);
-    else if (e == ERR_OK)
-        collection_set_read_only(c, why.detail);
-    pthread_mutex_unlock(&c->commit_lock);
+    if (e == ERR_OK) {
+        struct err_ctx why;
+        err_clear(&why);
+        e = wal_wait(c->wal, ticket, &why);
+        pthread_mutex_lock(&c->commit_lock);
+        if (e == ERR_OK)
+            collection_publish(c, head);
+        else
+            collection_set_read_only(c, why.detail);
+        pthread_mutex_unlock(&c->commit_lock);
+        if (e != ERR_OK)
+            e = err_set(ctx, e, "%s", why.detail);
+    }
     snapshot_release(head);
-    return e == ERR_OK && synced != ERR_OK ? err_set(ctx, synced, "%s", why.detail) : e;
+    return e;
 }
 
 enum err replay_alter(struct collection *c, const void *record, size_t n, struct err_ctx *ctx)

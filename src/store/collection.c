@@ -56,6 +56,7 @@ void collection_release(struct collection *c)
     free(c->apply_vector);
     pthread_mutex_destroy(&c->commit_lock);
     pthread_mutex_destroy(&c->seal_lock);
+    pthread_mutex_destroy(&c->alter_lock);
     pthread_cond_destroy(&c->sealed);
     free(c->dir);
     free(c);
@@ -575,6 +576,7 @@ static struct collection *collection_alloc(struct io *io, const char *name, cons
     c->next_segment_id = 1;
     pthread_mutex_init(&c->commit_lock, NULL);
     pthread_mutex_init(&c->seal_lock, NULL);
+    pthread_mutex_init(&c->alter_lock, NULL);
     clock_cond_init(&c->sealed);
     return c;
 }

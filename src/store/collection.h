@@ -38,11 +38,13 @@ WARN_UNUSED enum err collection_seal(struct collection *c, struct err_ctx *ctx);
 /* Changes the schema: `next`, made by schema_copy of the newest snapshot's schema and sealed, has
  * the same features first and maybe more behind them, and its own index and retention settings.
  * Durable when it returns; makes no version: the newest one is read with the new schema, open loads
- * go on under theirs. No change is no error. ERR_CONFLICT when the schema was changed meanwhile;
- * the newest snapshot has that change then, so a copy of its schema can be tried next. The caller
- * keeps its reference. */
+ * go on under theirs. No change is no error. ERR_CONFLICT when the schema was changed since it was
+ * copied. The caller keeps its reference. */
 WARN_UNUSED enum err collection_alter(struct collection *c, struct schema *next,
                                       struct err_ctx *ctx);
+/* Who copies and alters between these two conflicts with nobody who does the same. */
+void collection_alter_begin(struct collection *c);
+void collection_alter_end(struct collection *c);
 
 /* NULL while writes are taken; else the reason why the collection is read-only. */
 const char *collection_read_only(const struct collection *c);

@@ -42,6 +42,8 @@ struct collection {
     int64_t last_commit_us;       /* monotonic, for idle sealing */
     _Atomic uint64_t next_segment_id;
 
+    pthread_mutex_t alter_lock; /* for callers: collection_alter_begin */
+
     pthread_mutex_t seal_lock;
     struct snapshot *rotated; /* state at the start of log `rotated_number`; NULL = checkpointed */
     uint64_t rotated_number;
