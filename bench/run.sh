@@ -29,6 +29,8 @@ compile strip_layout
 compile feature_rows "$BUILD/api/number.o" -lstdc++
 "${CXX:-c++}" -std=c++17 -O2 -march=native -Wall -Wextra -Werror bench/json_load.cpp \
     -o "$BUILD/bench/json_load" -lsimdjson
+compile json_vector "$BUILD/api/json_reader.o" "$BUILD/api/float_run.o" "$BUILD/api/number.o" \
+    "$BUILD/src/base/bytes.o" "$BUILD/src/base/err.o" -lstdc++ -lm
 
 all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout fetch
     search_overhead upload_latency"
