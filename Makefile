@@ -118,6 +118,8 @@ $(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
 	echo "test $<"
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
 
+$(BUILD)/tests/store/test_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
+
 # A fuzz target: libFuzzer is its main in `make fuzz`, elsewhere the replay of its corpus.
 FUZZ_CC ?= clang
 FUZZ_MAIN ?= tests/fuzz/replay.c -lcmocka
