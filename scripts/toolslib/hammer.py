@@ -15,6 +15,7 @@ import os
 import selectors
 import socket
 import ssl
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -22,7 +23,6 @@ import numpy as np
 
 from . import client, stats
 
-START_S = 0.15  # to fork and connect
 TIMEOUT_S = 120
 
 
@@ -124,15 +124,24 @@ def _in_turn(wires):
             yield key.data
 
 
-def _sleep_until(moment):
-    time.sleep(max(moment - time.monotonic(), 0))
+class Span:
+    """When a worker counts: after the warm-up, for so many seconds, or until its requests are used
+    up (None)."""
+
+    def __init__(self, warmup_s, seconds):
+        self.start = time.monotonic() + warmup_s
+        self.end = self.start + seconds if seconds else None
+
+    def holds(self, now):
+        return now >= self.start and not self.over(now)
+
+    def over(self, now):
+        return self.end is not None and now > self.end
 
 
-def _drive(wires, requests, start, end, keep):
-    """Runs to `end` (monotonic; None: until the requests are used up). What is answered before
-    `start` is warm-up and not counted."""
-    latencies, bodies, last = [], {}, start
-    cpu_s = None if time.monotonic() < start else time.process_time()
+def _drive(wires, requests, span, keep):
+    """What is answered within the span is counted; the rest is warm-up."""
+    latencies, bodies, last, cpu_began_s = [], {}, span.start, None
     waiting = sum(wire.send(requests) for wire in wires)
     turns = _in_turn(wires)
     while waiting:
@@ -141,27 +150,29 @@ def _drive(wires, requests, start, end, keep):
         if body is None:
             continue
         now = time.monotonic()
-        if now >= start and (end is None or now <= end):
-            cpu_s = time.process_time() if cpu_s is None else cpu_s
+        if span.holds(now):
+            cpu_began_s = time.process_time() if cpu_began_s is None else cpu_began_s
             latencies.append(now - wire.sent_at)
             last = now
             if keep:
                 bodies[wire.number] = body
-        if (end is not None and now >= end) or not wire.send(requests):
+        if span.over(now) or not wire.send(requests):
             waiting -= 1
-    cpu_s = time.process_time() - (cpu_s or time.process_time())
-    return np.array(latencies), last, cpu_s, bodies
+    cpu_s = time.process_time() - cpu_began_s if latencies else 0.0
+    return np.array(latencies), span.start, last, cpu_s, bodies
 
 
-def _work(pipe, target, requests, orders, begin, start, end, keep):
+def _work(pipe, together, target, requests, orders, warmup_s, seconds, keep):
     try:
         wires = [Wire(target, iter(order)) for order in orders]
-        _sleep_until(begin)
-        pipe.send(_drive(wires, requests, start, end, keep))
-    except (client.Refused, client.Unreachable) as e:
-        pipe.send(e)
-    except OSError as e:
-        pipe.send(client.Unreachable(f"no answer from {target.netloc}: {e}"))
+        together.wait(TIMEOUT_S)
+        pipe.send(_drive(wires, requests, Span(warmup_s, seconds), keep))
+    except threading.BrokenBarrierError:
+        pass  # another one failed, and says why
+    except (client.Refused, client.Unreachable, OSError) as e:
+        together.abort()
+        lost = isinstance(e, OSError)
+        pipe.send(client.Unreachable(f"no answer from {target.netloc}: {e}") if lost else e)
     except KeyboardInterrupt:
         pass
     finally:
@@ -187,32 +198,33 @@ def run(target, requests, connections, seconds=None, rounds=None, warmup_s=0.0, 
     fork = multiprocessing.get_context("fork")
     processes = connections if target.secure else min(connections, os.cpu_count() or 1)
     orders = _orders(len(requests), connections, rounds)
-    begin = time.monotonic() + START_S
-    start = begin + (warmup_s if seconds else 0)
-    end = start + seconds if seconds else None
+    together = fork.Barrier(processes)
     workers = []
     for i in range(processes):
         ours, theirs = fork.Pipe(False)
-        mine = orders[i::processes]
-        args = (theirs, target, requests, mine, begin, start, end, keep)
+        args = (theirs, together, target, requests, orders[i::processes], warmup_s, seconds, keep)
         process = fork.Process(target=_work, args=args, daemon=True)
         process.start()
         theirs.close()
         workers.append((process, ours))
-    results = [_collect(process, pipe) for process, pipe in workers]
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    latencies, lasts, cpu_s, bodies = zip(*results)
+    latencies, starts, lasts, cpu_s, bodies = zip(*_collect(workers))
     merged = {number: body for part in bodies for number, body in part.items()}
-    took_s = seconds or max(lasts) - start
+    took_s = seconds or max(lasts) - min(starts)
     return Result(np.concatenate(latencies), took_s, sum(cpu_s), merged)
 
 
-def _collect(process, pipe):
-    try:
-        result = pipe.recv()
-    except EOFError:
-        result = client.Unreachable("a client process ended without a result")
-    process.join()
-    return result
+def _collect(workers):
+    """The result of each process; the first that failed ends it all."""
+    results, failures = [], []
+    for process, pipe in workers:
+        try:
+            result = pipe.recv()
+            (failures if isinstance(result, Exception) else results).append(result)
+        except EOFError:
+            pass
+        process.join()
+    if failures:
+        raise failures[0]
+    if len(results) < len(workers):
+        raise client.Unreachable("a client process ended without a result")
+    return results
