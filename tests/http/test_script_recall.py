@@ -232,3 +232,15 @@ def test_png_without_matplotlib_says_so_before_measuring(thin, measure, monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     out = measure(thin.name, "--png", tmp_path / "a.png", status=1)
     assert "apt-get install python3-matplotlib" in out and "recall@" not in out
+
+
+def test_an_ivf_index_is_asked_by_nprobe(client, collection, measure, asked, truth, tmp_path):
+    c = create(client, collection.name, BASE, kind="ivf", nlist=64)
+    c.wait_indexed()
+    gt = write_ibin(tmp_path / "gt.ibin", truth["l2"][0])
+    args = ("--queries", asked, "--truth", gt, "--first-key", FIRST_KEY, "--rounds", 1)
+    report, _ = measure(c.name, *args, "--concurrency", 2)
+    points = {p["effort"]["nprobe"]: p["recall"] for p in report["points"]}
+    assert list(points) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert points[1] == pytest.approx(independent_recall(c, truth["l2"][1][:, K - 1], nprobe=1))
+    assert points[1] < points[8] and points[64] == 1.0
