@@ -5,7 +5,8 @@ Poisson, measured from when they should have been sent, alternately quiet and wh
 1 GB (octet-stream, each into a new collection) follow one another. The aim: the p99 of the loaded
 rounds at most twice that of the quiet ones, median against median.
 
-The daemon runs with its defaults; its clients share the machine with it.
+The daemon runs with its defaults. Its clients share the machine with it; the one that sends the
+uploads has a lower priority, since on a machine of its own it would take no core from the daemon.
 """
 
 import os
@@ -30,7 +31,7 @@ class Uploads:
     def __init__(self, daemon):
         self.client, self.number, self.seconds = daemon.client, 0, []
         self.sender = subprocess.Popen(
-            [str(WORK / "http_upload"), str(daemon.client.port), "-"]
+            ["nice", "-n", "10", str(WORK / "http_upload"), str(daemon.client.port), "-"]
             + [str(UPLOAD_ROWS), str(DIM), "2"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
