@@ -445,6 +445,7 @@ enum err request_collection(struct request *r, struct collection **out, struct e
 enum err request_open_snapshot(struct request *r, struct snapshot **out, struct err_ctx *ctx)
 {
     struct collection *c;
+    atomic_store_explicit(&r->service->read_us, r->started_us, memory_order_relaxed);
     epoch_enter();
     enum err e = request_collection(r, &c, ctx);
     if (e == ERR_OK) {

@@ -24,7 +24,8 @@ struct service {
     struct MHD_Daemon *_Atomic daemon; /* NULL until it runs */
     const char *io_backend;            /* how files are written, for /metrics */
     int64_t started_wall_us;
-    atomic_bool closed; /* take nothing more */
+    atomic_bool closed;           /* take nothing more */
+    atomic_uint_fast64_t read_us; /* when the last search or fetch came */
 };
 
 /* Counts `n` more bytes of a body that holds `held` against buffer_bytes_max, of which a body over

@@ -15,8 +15,12 @@
 #include "api/upload.h"
 
 #include <pthread.h>
+#include <unistd.h>
+
+#include "base/clock.h"
 
 enum { CHUNK_BYTES = 1 << 20, CHUNKS = 4, CHUNK_ALIGN = 64 };
+enum { READS_COUNT_US = 20000, YIELD_US = 2000 };
 
 struct chunk {
     uint8_t *data;
@@ -232,6 +236,15 @@ static bool has_work(const struct upload *u)
     return u->head != u->tail || u->ended;
 }
 
+/* A long body takes half of an HTTP thread while it streams, and the searches of that thread wait
+ * behind it: while there are any, its chunks come with a pause in between. */
+static void yield_to_reads(const struct upload *u)
+{
+    uint64_t last = atomic_load_explicit(&u->service->read_us, memory_order_relaxed);
+    if (u->nchunks > 1 && clock_mono_us() - last < READS_COUNT_US)
+        usleep(YIELD_US);
+}
+
 /* One step of work, with the lock released. */
 static void work(struct upload *u)
 {
@@ -240,6 +253,8 @@ static void work(struct upload *u)
     pthread_mutex_unlock(&u->lock);
     err_clear(&err);
     enum err e = c ? decode(u, c, &err) : commit(u, &err);
+    if (c)
+        yield_to_reads(u);
     pthread_mutex_lock(&u->lock);
     if (e != ERR_OK)
         fail(u, &err);
