@@ -4,6 +4,7 @@ CXX ?= c++
 BUILD ?= build
 OPT ?= -O2
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 DOCDIR ?= $(PREFIX)/share/doc/loadstone
 SAN ?=
@@ -81,14 +82,17 @@ lint: ## check format, layers and marks; run the static analyser
 format: ## rewrite the C sources in the project's format
 	find src index api tests bench -name '*.[ch]' -o -name '*.cpp' | xargs clang-format -i
 
-install: all ## install program, unit and documents; PREFIX=/usr/local DESTDIR=
+install: all ## install program, unit and documents; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/loadstoned
-	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/loadstoned.service \
+	sed -e 's|@BINDIR@|$(PREFIX)/bin|' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|' scripts/loadstoned.service \
 		>$(BUILD)/loadstoned.service
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) $(BUILD)/loadstoned.service
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) LICENSE README.md api/openapi.yaml
+	$(BUILD)/loadstoned settings >$(BUILD)/loadstone.conf
+	test -e $(DESTDIR)$(SYSCONFDIR)/loadstone/loadstone.conf || \
+		install -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/loadstone $(BUILD)/loadstone.conf
 
-uninstall: ## remove what install put there; data stays
+uninstall: ## remove what install put there; settings and data stay
 	rm -f $(DESTDIR)$(PREFIX)/bin/loadstoned $(DESTDIR)$(UNITDIR)/loadstoned.service
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,LICENSE README.md openapi.yaml)
 	rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null || true

@@ -55,6 +55,7 @@ def test_everything_is_put_in_its_place_and_taken_away(installed):
         "usr/share/doc/loadstone/LICENSE",
         "usr/share/doc/loadstone/README.md",
         "usr/share/doc/loadstone/openapi.yaml",
+        "etc/loadstone/loadstone.conf",
     } <= files
     assert "usr/bin/loadstoned" not in make("uninstall", root)
     assert not any("share/doc" in f or f.endswith(".service") for f in make("uninstall", root))
@@ -68,15 +69,26 @@ def test_the_installed_program_serves_as_its_unit_starts_it(
     command = shlex.split(read_unit(root)["Service"]["ExecStart"])
     program = root / command[0].lstrip("/")
     assert command[1] == "serve" and command[command.index("--data") + 1] == "%S/loadstone"
+    config = root / command[command.index("--config") + 1].lstrip("/")
     monkeypatch.setattr(daemon_module, "BINARY", program)
-    daemon = start_daemon()
+    daemon = start_daemon(args=["--config", str(config)])
     assert os.path.samefile(f"/proc/{daemon.process.pid}/exe", program)
     served = expect(daemon.client.get("/openapi.json"))
     assert set(served["paths"]) == set(yaml.safe_load(read_document(root))["paths"])
 
 
+def test_settings_survive_an_update_and_an_uninstall(installed):
+    root, _ = installed
+    config = root / "etc/loadstone/loadstone.conf"
+    config.write_text("threads = 3\n")
+    make("install", root)
+    assert "etc/loadstone/loadstone.conf" in make("uninstall", root)
+    assert config.read_text() == "threads = 3\n"
+
+
 def test_the_unit_confines_the_daemon_and_gives_it_time(installed, client):
-    unit = read_unit(installed[0])["Service"]
+    root, _ = installed
+    unit = read_unit(root)["Service"]
     for name, value in {
         "DynamicUser": "yes",
         "StateDirectory": "loadstone",
@@ -90,7 +102,8 @@ def test_the_unit_confines_the_daemon_and_gives_it_time(installed, client):
     limits = expect(client.get("/v1/limits"))
     assert int(re.fullmatch(r"(\d+)s", unit["TimeoutStopSec"])[1]) > limits["shutdown_timeout_s"]
     assert int(unit["LimitNOFILE"]) > 2 * limits["connections_max"]
-    assert "@" not in unit["ExecStart"]
+    text = (root / "usr/lib/systemd/system/loadstoned.service").read_text()
+    assert not re.search("@[A-Z]+@", text)
 
 
 @pytest.mark.parametrize("abstract", [False, True])

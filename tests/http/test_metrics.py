@@ -200,7 +200,7 @@ def test_metrics_are_only_read(client, method):
 
 def test_an_answer_past_the_library_and_a_client_that_leaves_are_told_apart(start_daemon):
     """A body that is refused before it has come, and one that never comes whole."""
-    daemon = start_daemon(args=["--limit", "drain_bytes_max=1024"])
+    daemon = start_daemon(args=["--drain-bytes-max", "1024"])
     client = daemon.client
     c = Collection(client, "c").create(key="int64", vector={"dim": 2, "metric": "l2"})
     before = Samples(client)
