@@ -1,7 +1,7 @@
 /* Watching over connections.
  *
- *   connect --header_timeout--> head complete --(no deadline)--> answered
- *                                                  --idle + header_timeout--> next head ...
+ *   connect --header_timeout--> head complete --(no deadline)--> answer begins
+ *           --time to read it--> read --idle + header_timeout--> next head ...
  *
  * Invariant: an entry is in the list from the library's "started" to its "closed" notice, which
  * comes before the socket is closed; so that under the lock every descriptor in the list is this
@@ -175,6 +175,12 @@ void connection_head_done(struct connection *c)
 {
     if (c)
         atomic_store_explicit(&c->deadline_us, 0, memory_order_relaxed);
+}
+
+void connection_answering(struct connection *c, uint64_t deadline_us)
+{
+    if (c)
+        atomic_store_explicit(&c->deadline_us, deadline_us, memory_order_relaxed);
 }
 
 void connection_request_done(struct connection_watch *w, struct connection *c, uint64_t now_us)

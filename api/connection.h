@@ -14,7 +14,8 @@
 struct connection_watch;
 struct connection; /* of one client; NULL when there was no memory to watch it */
 
-/* Starts a thread that shuts down connections whose head is overdue or whose client is gone. */
+/* Starts a thread that shuts down connections whose head is overdue, whose answer is not read in
+ * time, or whose client is gone. */
 WARN_UNUSED enum err connection_watch_new(uint64_t header_timeout_s, uint64_t idle_timeout_s,
                                           struct connection_watch **out, struct err_ctx *ctx);
 void connection_watch_free(struct connection_watch *w); /* NULL is allowed */
@@ -25,10 +26,12 @@ void connection_notify(void *w, struct MHD_Connection *conn, void **socket_conte
 
 /* The rest is for the connection's HTTP thread, and takes NULL. */
 struct connection *connection_of(struct MHD_Connection *conn);
-/* The head of a request is complete: no deadline until its end. */
+/* The head of a request is complete: no deadline until its answer. */
 void connection_head_done(struct connection *c);
 /* Whether the next thing to happen is that the client sends something. */
 void connection_set_turn(struct connection *c, bool clients);
+/* The answer is on its way: the client has until then to read it. */
+void connection_answering(struct connection *c, uint64_t deadline_us);
 /* A request has ended: the next head may take its time. */
 void connection_request_done(struct connection_watch *w, struct connection *c, uint64_t now_us);
 

@@ -22,11 +22,7 @@
 #include "base/clock.h"
 #include "io/mapping.h"
 
-enum {
-    REQUEST_LINE_MAX = 64 * 1024,
-    BODY_GRACE_US = 60 * 1000000, /* a body may make us wait that long, ... */
-    BODY_RATE_MIN = 1024,         /* ... and a second more for each of so many bytes */
-};
+enum { REQUEST_LINE_MAX = 64 * 1024 };
 
 void *dispatch_uri(void *arg, const char *uri, struct MHD_Connection *conn)
 {
@@ -152,14 +148,16 @@ static bool is_overdue(struct request *r)
     else
         connection_set_turn(r->watched, true);
     r->waiting_since_us = now;
-    return r->waited_us > BODY_GRACE_US + r->received * 1000000 / BODY_RATE_MIN;
+    return r->waited_us > limits_transfer_us(&r->service->limits, r->received);
 }
 
 static enum MHD_Result refuse_overdue(struct request *r)
 {
     (void)!err_set(&r->err, ERR_TIMEOUT,
-                   "the body came too slowly: at least %d bytes a second are expected",
-                   BODY_RATE_MIN);
+                   "the body came too slowly: after transfer_grace_s, %llu seconds, at least %llu "
+                   "bytes a second are expected (transfer_rate_min)",
+                   (unsigned long long)r->service->limits.transfer_grace_s,
+                   (unsigned long long)r->service->limits.transfer_rate_min);
     request_answer_raw(r);
     return MHD_NO;
 }

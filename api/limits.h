@@ -21,6 +21,8 @@ struct limits {
     uint64_t connections_per_ip_max;
     uint64_t idle_timeout_s;
     uint64_t header_timeout_s;
+    uint64_t transfer_grace_s;
+    uint64_t transfer_rate_min;
     uint64_t drain_bytes_max;
     uint64_t drain_timeout_s;
     uint64_t shutdown_timeout_s;
@@ -32,6 +34,11 @@ struct config_group limits_group(struct limits *l);
 void limits_init(struct limits *l);
 /* Limits that make no sense together: ERR_INVALID says which one to change. */
 WARN_UNUSED enum err limits_check(const struct limits *l, struct err_ctx *ctx);
+/* How long a client may take to send or to read `bytes`. */
+static inline uint64_t limits_transfer_us(const struct limits *l, uint64_t bytes)
+{
+    return (l->transfer_grace_s + bytes / l->transfer_rate_min) * 1000000;
+}
 /* A JSON object of all limits, those that the store fixes too. */
 void limits_write(const struct limits *l, struct buf *out);
 

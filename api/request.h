@@ -45,7 +45,7 @@ enum request_phase {
 struct request_head {
     int64_t content_length; /* -1: not given */
     unsigned content_lengths;
-    bool chunked, other_transfer, expect_continue;
+    bool chunked, other_transfer, expect_continue, bad_name;
     const char *content_type, *content_encoding, *accept;
     const char *idempotency_key, *content_digest;
 };
