@@ -107,8 +107,9 @@ enum err listener_open(const char *address, bool allow_remote, struct listener *
     enum err e;
     if (!allow_remote && !is_loopback(found->ai_addr))
         e = err_set(ctx, ERR_INVALID,
-                    "--listen %s is reachable from other machines and there is no access control: "
-                    "listen on 127.0.0.1, or add --allow-remote if that is wanted",
+                    "--listen %s is reachable from other machines and no token is asked for: set "
+                    "write_token_file, listen on 127.0.0.1, or add --allow-remote if that is "
+                    "wanted",
                     address);
     else
         e = open_socket(found, address, out, ctx);

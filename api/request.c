@@ -30,6 +30,8 @@ enum {
     GATHER_STEP_BYTES = 64 * 1024, /* first reservation of a body of unknown length */
 };
 
+#define CHALLENGE "Bearer realm=\"loadstone\""
+
 /* ---- reuse ---- */
 
 struct free_list {
@@ -98,7 +100,7 @@ static void reset(struct request *r)
     r->head = (struct request_head){.content_length = -1};
     r->target.nsegments = r->target.nparams = 0;
     r->media_in = r->media_out = MEDIA_NONE;
-    r->settled = r->on_worker = r->defer = r->close = r->raw = false;
+    r->trusted = r->settled = r->on_worker = r->defer = r->close = r->raw = false;
     r->upload = NULL;
     r->received = r->waited_us = r->waiting_since_us = 0;
     r->drained = r->draining_since_us = r->reserved = 0;
@@ -195,6 +197,9 @@ static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const cha
         h->content_encoding = value;
     } else if (is_named(name, len, "Expect")) {
         h->expect_continue = strcasecmp(value, "100-continue") == 0;
+    } else if (is_named(name, len, "Authorization")) {
+        h->authorizations++;
+        h->authorization = h->authorizations == 1 ? value : "";
     } else if (is_named(name, len, "Idempotency-Key")) {
         h->idempotency_key = value;
     } else if (is_named(name, len, "Content-Digest")) {
@@ -307,14 +312,36 @@ static enum err too_large(const struct request *r, struct err_ctx *ctx)
                    streams ? "" : ", or rows as application/x-ndjson");
 }
 
+static enum err look_up(struct request *r, const char *method, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(target_parse((char *)r->uri.data, &r->target, ctx));
+    return router_find(api_routes, &r->target, method, &r->route, r->allow, sizeof r->allow, ctx);
+}
+
+/* Who has no token learns nothing, not even that an address does not exist. */
+static enum err find_route(struct request *r, const char *method, struct err_ctx *ctx)
+{
+    const struct access *access = r->service->access;
+    struct err_ctx refusal;
+    enum err found = look_up(r, method, ctx);
+    enum err known = access_check(access, r->head.authorization, SCOPE_READ, &refusal);
+    r->trusted = known == ERR_OK;
+    if (found == ERR_OK && r->route->scope == SCOPE_NONE)
+        return ERR_OK;
+    if (known != ERR_OK) {
+        err_clear(ctx);
+        return err_set(ctx, known, "%s", refusal.detail);
+    }
+    RETURN_NOT_OK(found);
+    return access_check(access, r->head.authorization, r->route->scope, ctx);
+}
+
 enum err request_parse_head(struct request *r, const char *method, struct err_ctx *ctx)
 {
     MHD_get_connection_values(r->conn, MHD_HEADER_KIND, note_header, &r->head);
     RETURN_NOT_OK(check_framing(r, ctx));
     distrust_missing_length(r, method);
-    RETURN_NOT_OK(target_parse((char *)r->uri.data, &r->target, ctx));
-    RETURN_NOT_OK(
-        router_find(api_routes, &r->target, method, &r->route, r->allow, sizeof r->allow, ctx));
+    RETURN_NOT_OK(find_route(r, method, ctx));
     RETURN_NOT_OK(router_check_params(r->route, &r->target, ctx));
     RETURN_NOT_OK(check_media_in(r, ctx));
     RETURN_NOT_OK(check_media_out(r, ctx));
@@ -392,6 +419,8 @@ static enum MHD_Result add_headers(struct request *r, struct MHD_Response *respo
     }
     if (r->status == MHD_HTTP_METHOD_NOT_ALLOWED)
         ok &= MHD_add_response_header(response, "Allow", r->allow);
+    if (r->status == MHD_HTTP_UNAUTHORIZED)
+        ok &= MHD_add_response_header(response, "WWW-Authenticate", CHALLENGE);
     if (wants_retry_after(r))
         ok &= MHD_add_response_header(response, "Retry-After", "1");
     if (r->close || atomic_load_explicit(&r->service->draining, memory_order_relaxed))
@@ -428,9 +457,10 @@ void request_answer_raw(struct request *r)
     take_problem(r);
     buf_printf(&head,
                "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-               "%sConnection: close\r\n\r\n",
+               "%s%sConnection: close\r\n\r\n",
                r->status, MHD_get_reason_phrase_for(r->status), r->content_type, r->out.len,
-               wants_retry_after(r) ? "Retry-After: 1\r\n" : "");
+               wants_retry_after(r) ? "Retry-After: 1\r\n" : "",
+               r->status == MHD_HTTP_UNAUTHORIZED ? "WWW-Authenticate: " CHALLENGE "\r\n" : "");
     buf_put(&head, r->out.data, r->out.len);
     if (info && !head.failed) {
         ssize_t sent = send(info->connect_fd, head.data, head.len, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -11,6 +11,7 @@
 
 #include <microhttpd.h>
 
+#include "api/access.h"
 #include "api/json_reader.h"
 #include "api/media.h"
 #include "api/service.h"
@@ -28,6 +29,7 @@ struct route {
     const char *params;    /* query parameters taken, separated by spaces */
     unsigned takes;        /* set of media in; 0 = no body */
     unsigned offers;       /* set of media out; 0 = whatever is accepted */
+    enum scope scope;      /* of the token; left out: write */
     bool blocking;         /* waits for the disk: always runs on a writer */
     request_handler begin; /* streams the body: makes r->upload before the body comes */
     request_handler run;   /* the whole body is there, or the upload is done */
@@ -48,6 +50,8 @@ struct request_head {
     bool chunked, other_transfer, expect_continue, bad_name;
     const char *content_type, *content_encoding, *accept;
     const char *idempotency_key, *content_digest;
+    const char *authorization;
+    unsigned authorizations;
 };
 
 struct request {
@@ -61,6 +65,7 @@ struct request {
     struct target target;
     enum media media_in, media_out;
     uint64_t started_us;
+    bool trusted;   /* may know what is here: has a token, or none is asked for */
     bool on_worker; /* long work may be done here */
     bool settled;   /* may be suspended for good: see dispatch.c */
     bool defer;     /* a handler asks to be run again on a worker */

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "api/access.h"
 #include "api/dispatch.h"
 #include "api/listener.h"
 #include "api/upload.h"
@@ -122,12 +123,14 @@ enum err server_start(const struct server_options *o, struct server **out, struc
         return err_no_memory(ctx, sizeof *s);
     s->listener.fd = -1;
     s->service.limits = o->limits;
+    s->service.access = o->access;
     s->service.catalog = o->catalog;
     s->service.indexer = o->indexer;
     s->service.io_backend = o->io_backend;
     s->service.started_wall_us = clock_wall_us();
     s->dispatcher.service = &s->service;
-    enum err e = listener_open(o->listen, o->allow_remote, &s->listener, ctx);
+    enum err e = listener_open(o->listen, o->allow_remote || access_has_tokens(o->access),
+                               &s->listener, ctx);
     if (e == ERR_OK)
         e = start_workers(s, ctx);
     if (e == ERR_OK)

@@ -4,6 +4,7 @@
 
 #include "api/limits.h"
 
+struct access;
 struct catalog;
 struct indexer;
 struct server;
@@ -13,7 +14,8 @@ struct server_options {
     bool allow_remote;  /* listening beyond this machine was asked for */
     unsigned threads;   /* HTTP threads; 0 = one a core */
     struct limits limits;
-    struct catalog *catalog; /* both borrowed, must outlive the server */
+    const struct access *access; /* borrowed like the next two */
+    struct catalog *catalog;     /* both borrowed, must outlive the server */
     struct indexer *indexer;
     const char *io_backend; /* its name, for /metrics */
 };

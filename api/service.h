@@ -11,8 +11,11 @@
 #include "index/index.h"
 #include "store/catalog.h"
 
+struct access;
+
 struct service {
     struct limits limits;
+    const struct access *access;
     struct catalog *catalog;
     struct indexer *indexer;
     struct worker_pool *writers; /* uploads, commits, create and drop: many, they mostly wait */

@@ -50,41 +50,62 @@ struct daemon {
     struct io *io;
     struct indexer *indexer;
     struct catalog *catalog;
+    struct access *access;
     struct server *server;
 };
 
 /* ---- signals ---- */
 
-static int stop_event = -1;
+static int stop_event = -1, reload_event = -1;
 
-static void on_stop(int signal)
+static void on_signal(int signal)
 {
     uint64_t one = 1;
     int saved = errno;
-    (void)signal;
-    ssize_t written = write(stop_event, &one, sizeof one);
+    ssize_t written = write(signal == SIGHUP ? reload_event : stop_event, &one, sizeof one);
     (void)written; /* the event is raised already when the counter is full */
     errno = saved;
 }
 
 static enum err catch_signals(struct err_ctx *ctx)
 {
-    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    struct sigaction note = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     stop_event = eventfd(0, EFD_CLOEXEC);
-    if (stop_event < 0)
-        return err_system(ctx, errno, "making the stop event");
-    if (sigaction(SIGTERM, &stop, NULL) != 0 || sigaction(SIGINT, &stop, NULL) != 0 ||
-        sigaction(SIGPIPE, &ignore, NULL) != 0)
+    reload_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop_event < 0 || reload_event < 0)
+        return err_system(ctx, errno, "making the events of signals");
+    if (sigaction(SIGTERM, &note, NULL) != 0 || sigaction(SIGINT, &note, NULL) != 0 ||
+        sigaction(SIGHUP, &note, NULL) != 0 || sigaction(SIGPIPE, &ignore, NULL) != 0)
         return err_system(ctx, errno, "catching signals");
     return ERR_OK;
 }
 
-static void wait_for_stop(void)
+/* SIGHUP: the log file, which may have been renamed, and the tokens, which may have been changed.
+ */
+static void reload(struct daemon *d)
 {
-    struct pollfd stop = {.fd = stop_event, .events = POLLIN};
-    while (poll(&stop, 1, -1) < 1)
-        ;
+    struct err_ctx err;
+    err_clear(&err);
+    if (log_reopen(&err) != ERR_OK)
+        log_error("the log stays where it is: %s", err.detail);
+    if (access_reload(d->access, &err) != ERR_OK)
+        log_error("the tokens stay as they are: %s", err.detail);
+    else
+        log_info("log and tokens are reloaded");
+}
+
+static void wait_for_stop(struct daemon *d)
+{
+    uint64_t count;
+    struct pollfd events[] = {{.fd = stop_event, .events = POLLIN},
+                              {.fd = reload_event, .events = POLLIN}};
+    while (!events[0].revents) {
+        if (poll(events, 2, -1) < 1)
+            events[0].revents = 0;
+        else if (read(reload_event, &count, sizeof count) == sizeof count)
+            reload(d);
+    }
 }
 
 /* ---- start and stop ---- */
@@ -160,6 +181,7 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
         .allow_remote = s->allow_remote,
         .threads = (unsigned)s->threads,
         .limits = s->limits,
+        .access = d->access,
         .catalog = d->catalog,
         .indexer = d->indexer,
         .io_backend = io_backend_name(d->io),
@@ -168,14 +190,22 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
     return write_port_file(d, s->port_file, ctx);
 }
 
+static enum err start_log(const struct settings *s, struct err_ctx *ctx)
+{
+    log_set_level(s->log_level);
+    log_set_format(s->log_format);
+    return s->log_file ? log_open(s->log_file, ctx) : ERR_OK;
+}
+
 static enum err start(const struct settings *s, const char *program, struct daemon *d,
                       struct err_ctx *ctx)
 {
-    log_set_level(s->log_level);
+    RETURN_NOT_OK(start_log(s, ctx));
     set_up_allocator();
     raise_file_limit();
     RETURN_NOT_OK(catch_signals(ctx));
     RETURN_NOT_OK(mapping_catch_faults(ctx));
+    RETURN_NOT_OK(access_new(&s->access, &d->access, ctx));
     RETURN_NOT_OK(io_new(s->io, &d->io, ctx));
     RETURN_NOT_OK(start_indexer(s, program, d, ctx));
     struct store_hooks hooks = {.arg = d->indexer, .segment_added = indexer_segment_added};
@@ -186,6 +216,7 @@ static enum err start(const struct settings *s, const char *program, struct daem
 static void stop(struct daemon *d)
 {
     server_stop(d->server);
+    access_free(d->access);
     if (d->indexer)
         indexer_free(d->indexer);
     if (d->catalog)
@@ -228,7 +259,7 @@ static int run(const struct settings *s, const char *program)
         log_info("loadstoned %s serves %s on http://%s (io %s, kernels %s)", version_number(),
                  s->data, server_address(d.server), io_backend_name(d.io), index_isa());
         notify_manager("READY=1");
-        wait_for_stop();
+        wait_for_stop(&d);
         notify_manager("STOPPING=1");
         log_info("stopping");
     }

@@ -27,7 +27,7 @@ static const struct config_row server_rows[] = {
     ROW(CONFIG_TEXT, "listen", listen, .standard = "127.0.0.1:7700", .takes = "HOST:PORT",
         .help = "address to listen on; port 0 takes a free one"),
     ROW(CONFIG_BOOL, "allow_remote", allow_remote, .standard = "false",
-        .help = "listen on an address that other machines reach, without access control"),
+        .help = "listen on an address that other machines reach though no token is set"),
     ROW(CONFIG_TEXT, "port_file", port_file, .takes = "FILE", .unset = "none",
         .help = "write the port there once listening"),
     ROW(CONFIG_UINT, "threads", threads, .min = 1, .max = THREADS_MAX, .unset = "one a core",
@@ -43,14 +43,30 @@ static const struct config_row server_rows[] = {
         .help = "instruction set of the distance kernels"),
 };
 
+static const struct config_row access_rows[] = {
+    ROW(CONFIG_TEXT, "read_token_file", access.read_token_file, .takes = "FILE", .unset = "none",
+        .help = "tokens that may read, one a line"),
+    ROW(CONFIG_TEXT, "write_token_file", access.write_token_file, .takes = "FILE", .unset = "none",
+        .help = "tokens that may write and read; with any token set, all calls but /, /healthz and "
+                "/readyz need one; SIGHUP reads both files anew"),
+    ROW(CONFIG_SECRET, "read_token", access.read_token, .unset = "none",
+        .help = "a token that may read, instead of read_token_file"),
+    ROW(CONFIG_SECRET, "write_token", access.write_token, .unset = "none",
+        .help = "a token that may write and read, instead of write_token_file"),
+};
+
 static const struct config_row log_rows[] = {
+    ROW(CONFIG_TEXT, "log_file", log_file, .takes = "FILE", .unset = "standard error",
+        .help = "file to log to; SIGHUP opens it anew, after logrotate renamed it"),
+    ROW(CONFIG_CHOICE, "log_format", log_format, .standard = "text", .choices = "text json",
+        .help = "a line of the log: name=value pairs, or a JSON object"),
     ROW(CONFIG_CHOICE, "log_level", log_level, .standard = "info",
         .choices = "debug info warn error", .help = "what is logged: this and worse"),
 };
 
 #undef ROW
 
-enum { GROUPS = 3 };
+enum { GROUPS = 4 };
 #define GROUP(title, rows, values)                                                                 \
     (struct config_group)                                                                          \
     {                                                                                              \
@@ -62,8 +78,9 @@ static struct settings shown; /* what the texts describe */
 static void init(struct settings *s, struct config_group groups[GROUPS])
 {
     groups[0] = GROUP("Server", server_rows, s);
-    groups[1] = GROUP("Log", log_rows, s);
-    groups[2] = limits_group(&s->limits);
+    groups[1] = GROUP("Access", access_rows, s);
+    groups[2] = GROUP("Log", log_rows, s);
+    groups[3] = limits_group(&s->limits);
     config_init(&s->values, groups, GROUPS);
 }
 
@@ -83,6 +100,13 @@ enum err settings_read_env(struct settings *s, struct err_ctx *ctx)
     return config_read_env(&s->values, environ, ctx);
 }
 
+/* Children that build indexes have no business with them. */
+static void hide_tokens(void)
+{
+    unsetenv(CONFIG_ENV_PREFIX "READ_TOKEN");
+    unsetenv(CONFIG_ENV_PREFIX "WRITE_TOKEN");
+}
+
 enum err settings_read(struct settings *s, int argc, char **argv, struct err_ctx *ctx)
 {
     *s = (struct settings){0};
@@ -91,6 +115,7 @@ enum err settings_read(struct settings *s, int argc, char **argv, struct err_ctx
     RETURN_NOT_OK(config_read_env(&s->values, environ, ctx));
     if (s->config)
         RETURN_NOT_OK(config_read_file(&s->values, s->config, ctx));
+    hide_tokens();
     return check(s, ctx);
 }
 

@@ -2,6 +2,7 @@
 #ifndef LOADSTONE_SETTINGS_H
 #define LOADSTONE_SETTINGS_H
 
+#include "api/access.h"
 #include "api/limits.h"
 #include "base/log.h"
 #include "io/io.h"
@@ -16,8 +17,11 @@ struct settings {
     uint64_t build_threads;
     uint64_t memory_bytes; /* 0: half of the machine's or the control group's */
     enum io_backend io;
-    const char *isa; /* NULL: the best that the processor has */
+    const char *isa;      /* NULL: the best that the processor has */
+    const char *log_file; /* NULL: standard error */
+    enum log_format log_format;
     enum log_level log_level;
+    struct access_options access;
     struct limits limits;
     struct config values; /* owns the texts above */
 };

@@ -37,9 +37,13 @@ class Response:
 
 
 class Client:
-    def __init__(self, host, port, timeout_s=120):
+    def __init__(self, host, port, timeout_s=120, token=None):
         self.host, self.port, self.timeout_s = host, port, timeout_s
+        self.token = token
         self.local = threading.local()
+
+    def with_token(self, token):
+        return Client(self.host, self.port, self.timeout_s, token)
 
     def connection(self):
         fresh = time.monotonic() - getattr(self.local, "used", 0) < IDLE_S_MAX
@@ -59,6 +63,8 @@ class Client:
     def request(self, method, path, body=None, headers=None):
         """`body`: bytes, an iterable of bytes (sent chunked), or anything else (sent as JSON)."""
         headers = dict(headers or {})
+        if self.token:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
         if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
             if hasattr(body, "__next__"):
                 headers.setdefault("Transfer-Encoding", "chunked")
