@@ -125,8 +125,13 @@ static void test_strings_that_do_not_fit_or_hold_nul_fail(void **state)
     buf_deinit(&b);
 }
 
-/* Under AddressSanitizer an allocation that is too large is to fail, as it does without. */
+/* Under a sanitizer an allocation that is too large is to fail, as it does without. */
 const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
+const char *__tsan_default_options(void)
 {
     return "allocator_may_return_null=1";
 }
