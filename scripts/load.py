@@ -149,7 +149,10 @@ def parse_arguments(arguments):
         help="how long to try again while the server is busy or away (60)",
     )
     how.add_argument(
-        "--again", action="store_true", help="send everything, also what was loaded before"
+        "--again",
+        action="store_true",
+        help="send everything: what was loaded before is known by a few rows of each part, so that "
+        "others which were deleted or changed since are not noticed otherwise",
     )
     how.add_argument(
         "--state",
@@ -158,6 +161,11 @@ def parse_arguments(arguments):
     )
     client.add_arguments(parser)
     options = parser.parse_args(arguments)
+    lines = formats.suffix(options.file) in sources.NDJSON
+    if lines and (options.rows or options.first_key):
+        parser.error("--rows and --first-key are for vector files: NDJSON rows carry their keys")
+    if options.schema is not None and not lines:
+        parser.error("--schema is for NDJSON: a vector file says all but --metric and --index")
     options.collection = options.collection or default_name(options.file)
     return options
 

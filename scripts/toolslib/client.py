@@ -50,10 +50,10 @@ class _File:
 
 
 def token_of(given=None, file=None):
-    """The bearer token: as given, from a file, or from the environment; None without one."""
+    """The bearer token: as given, the first of a file, or from the environment; None without one."""
     if file:
         with open(file) as f:
-            given = f.read().strip()
+            given = (f.read().split() or [None])[0]
     for name in TOKENS:
         given = given or os.environ.get(name, "").strip()
     return given or None

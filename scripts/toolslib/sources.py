@@ -19,6 +19,7 @@ import numpy as np
 from . import client, formats
 
 SAMPLES = 8
+NDJSON = (".ndjson", ".jsonl")
 
 
 class Rows:
@@ -71,7 +72,7 @@ class Lines:
         self.extent = self.bytes = len(data)
 
     def schema(self, metric):
-        if self.given:
+        if self.given is not None:
             return self.given
         return infer_schema(self.path, self.first_rows(1000), metric or "cosine")
 
@@ -189,7 +190,7 @@ def infer_schema(path, rows, metric):
 
 def open_source(path, options, tell=None):
     """The source that a file's name and the options ask for."""
-    if formats.suffix(path) in (".ndjson", ".jsonl"):
+    if formats.suffix(path) in NDJSON:
         return Lines(path, formats.map_file(path, tell), options.schema)
     return Rows(formats.open_vectors(path, options.dataset, tell), options.first_key, options.rows)
 

@@ -507,3 +507,16 @@ def test_append_names_a_key_that_exists(load, collection, tmp_path):
     out = load(tmp_path / "a.npy", "--collection", collection.name, "--mode", "append", status=1)
     assert "row 5 of the file" in out
     assert collection.describe()["rows"] == 1
+
+
+def test_options_that_do_not_fit_the_file_are_a_usage_error(load, tmp_path, capsys):
+    (tmp_path / "schema.json").write_text("{}")
+    for name, *args in (
+        ("a.ndjson", "--rows", 3),
+        ("a.ndjson", "--first-key", 3),
+        ("a.npy", "--schema", tmp_path / "schema.json"),
+        ("a.npy", "--part-bytes", "many"),
+        ("a.npy", "--connections", 0),
+    ):
+        load(tmp_path / name, *args, status=2)
+        assert args[0] in capsys.readouterr().err
