@@ -27,7 +27,7 @@
 void omp_set_num_threads(int n);
 int omp_get_num_procs(void);
 
-enum { IOPRIO_IDLE = 3 << 13 };
+enum { IOPRIO_IDLE = 3 << 13, THREAD_BYTES = 12 << 20, BLAS_THREAD_BYTES = 192 << 20 };
 
 /* ---- arguments ---- */
 
@@ -143,6 +143,40 @@ static const bool may_limit_memory = false;
 static const bool may_limit_memory = true;
 #endif
 
+/* Address space that the process has taken so far and the limit counts. */
+static uint64_t data_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f && fscanf(f, "%*u %*u %*u %*u %*u %llu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* RLIMIT_DATA counts address space. The stacks of the threads and OpenBLAS's buffers are mapped
+ * whole and hardly used, so they come on top of what the build may take; OpenBLAS, which only
+ * inverted lists use, would wait for ever for a buffer that it can't map. */
+static enum err limit_memory(const struct build_args *a, unsigned threads, struct err_ctx *ctx)
+{
+    uint64_t each = a->kind == INDEX_IVF ? BLAS_THREAD_BYTES : THREAD_BYTES;
+    uint64_t most = data_bytes() + a->memory_bytes + (threads + 1) * each;
+    struct rlimit limit = {most, most};
+    if (setrlimit(RLIMIT_DATA, &limit) != 0)
+        return err_system(ctx, errno, "cannot limit the memory of the build");
+    return ERR_OK;
+}
+
+/* Any thread, in the midst of FAISS: says it without allocating, and ends. */
+static void memory_is_out(void)
+{
+    static const char text[] =
+        "\nerror the build ran out of memory: raise --memory, or use index kind ivf or auto\n";
+    ssize_t written = write(STDOUT_FILENO, text, sizeof(text) - 1);
+    _exit(written < 0 ? EXIT_FAILURE + 1 : EXIT_FAILURE);
+}
+
 /* Gives way to everything else on the machine: build time matters less than anyone's latency. */
 static enum err be_humble(const struct build_args *a, struct err_ctx *ctx)
 {
@@ -153,13 +187,11 @@ static enum err be_humble(const struct build_args *a, struct err_ctx *ctx)
     struct sched_param none = {0};
     sched_setscheduler(0, SCHED_IDLE, &none);
     syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
-    if (a->memory_bytes && may_limit_memory) {
-        struct rlimit limit = {a->memory_bytes, a->memory_bytes};
-        if (setrlimit(RLIMIT_DATA, &limit) != 0)
-            return err_system(ctx, errno, "cannot limit the memory of the build");
-    }
-    omp_set_num_threads(a->threads ? (int)a->threads : omp_get_num_procs());
-    return ERR_OK;
+    int threads = a->threads ? (int)a->threads : omp_get_num_procs();
+    omp_set_num_threads(threads);
+    faiss_on_no_memory(memory_is_out);
+    bool limit = a->memory_bytes && may_limit_memory;
+    return limit ? limit_memory(a, (unsigned)threads, ctx) : ERR_OK;
 }
 
 void build_progress(double done)
@@ -170,7 +202,7 @@ void build_progress(double done)
 
 static int say_error(const struct err_ctx *ctx)
 {
-    printf("error %s\n", ctx->detail);
+    printf("\nerror %s\n", ctx->detail);
     fflush(stdout);
     return EXIT_FAILURE;
 }
