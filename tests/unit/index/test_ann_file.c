@@ -474,10 +474,19 @@ static void build_errors_are_sentences(void **state)
     assert_int_equal(rig_build_with(1, usage, error, sizeof(error)), 1);
     assert_non_null(strstr(error, "usage:"));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they need it themselves */
-    char *memory[] = {"build-index", "--segment",      w.segment->path, "--out",
-                      w.ann,         "--memory-bytes", "1000000"};
-    assert_int_equal(rig_build_with(7, memory, error, sizeof(error)), 1);
-    assert_non_null(strstr(error, "out of memory"));
+    float *many = rig_vectors(20000, w.rig.schema->dim, 5, 5);
+    struct segment *large = rig_file(&w.rig, 99, many, 20000, 0, NULL);
+    char *memory[] = {"build-index", "--segment",
+                      large->path,   "--out",
+                      w.ann,         "--m",
+                      "512",         "--threads",
+                      "1",           "--ef-construction",
+                      "4",           "--memory-bytes",
+                      "1000000"};
+    assert_int_equal(rig_build_with(13, memory, error, sizeof(error)), 1);
+    assert_non_null(strstr(error, "out of memory: raise --memory"));
+    segment_release(large);
+    free(many);
 #endif
     world_close(&w);
 }
