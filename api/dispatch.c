@@ -248,6 +248,7 @@ static void run_on_worker(void *arg)
     struct request *r = arg;
     struct service *s = r->service;
     struct MHD_Connection *conn = r->conn;
+    r->queued_us += clock_mono_us() - r->handed_us;
     r->defer = false;
     run_handler(r);
     service_resume(s, conn);
@@ -270,6 +271,7 @@ static enum MHD_Result hand_over(struct request *r)
     struct worker_pool *pool = r->route->blocking ? r->service->writers : r->service->readers;
     r->on_worker = true;
     r->phase = REQUEST_WORKING;
+    r->handed_us = clock_mono_us();
     if (!service_suspend(r->service, r->conn))
         return MHD_NO;
     if (worker_pool_submit(pool, run_on_worker, r, &r->err) != ERR_OK)

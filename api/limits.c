@@ -41,6 +41,8 @@ static const struct config_row rows[] = {
         "seconds that a client may take to send a body or to read an answer, whatever its length"),
     ROW(CONFIG_BYTES, transfer_rate_min, "1K", 1, 1 * GIB,
         "bytes that it must move in each second beyond those"),
+    ROW(CONFIG_UINT, slow_request_ms, "1000", 0, 86400000,
+        "requests that take as long are logged with their plan; 0 logs none"),
     ROW(CONFIG_BYTES, drain_bytes_max, "64M", 0, 1 * GIB,
         "bytes of a refused body that are still read, so that its client gets to read why"),
     ROW(CONFIG_UINT, drain_timeout_s, "5", 0, 3600, "seconds for that"),

@@ -23,6 +23,7 @@ struct limits {
     uint64_t header_timeout_s;
     uint64_t transfer_grace_s;
     uint64_t transfer_rate_min;
+    uint64_t slow_request_ms;
     uint64_t drain_bytes_max;
     uint64_t drain_timeout_s;
     uint64_t shutdown_timeout_s;

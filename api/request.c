@@ -19,6 +19,7 @@
 #include "api/number.h"
 #include "api/problem.h"
 #include "api/router.h"
+#include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/epoch.h"
 
@@ -102,7 +103,8 @@ static void reset(struct request *r)
     r->media_in = r->media_out = MEDIA_NONE;
     r->trusted = r->settled = r->on_worker = r->defer = r->close = r->raw = false;
     r->upload = NULL;
-    r->received = r->waited_us = r->waiting_since_us = 0;
+    r->received = r->waited_us = r->waiting_since_us = r->queued_us = 0;
+    r->plan_len = 0;
     r->drained = r->draining_since_us = r->reserved = 0;
     err_clear(&r->err);
     r->status = MHD_HTTP_OK;
@@ -434,6 +436,7 @@ enum MHD_Result request_answer(struct request *r)
     take_problem(r);
     if (r->out.failed)
         return MHD_NO;
+    slow_log_end(r);
     struct MHD_Response *response =
         MHD_create_response_from_buffer(r->out.len, r->out.data, MHD_RESPMEM_PERSISTENT);
     if (!response)

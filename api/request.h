@@ -16,6 +16,7 @@
 #include "api/media.h"
 #include "api/service.h"
 #include "api/target.h"
+#include "base/log.h"
 
 struct connection;
 struct request;
@@ -34,6 +35,8 @@ struct route {
     request_handler begin; /* streams the body: makes r->upload before the body comes */
     request_handler run;   /* the whole body is there, or the upload is done */
 };
+
+enum { REQUEST_PLAN_MAX = 10 };
 
 enum request_phase {
     REQUEST_NEW,
@@ -75,7 +78,8 @@ struct request {
     uint64_t waited_us; /* for the client, while the body came */
     uint64_t waiting_since_us;
     uint64_t drained, draining_since_us;
-    uint64_t reserved; /* of service->buffer_bytes */
+    uint64_t handed_us, queued_us; /* to a worker: when, and how long until it began */
+    uint64_t reserved;             /* of service->buffer_bytes */
 
     /* the answer */
     struct err_ctx err;
@@ -83,6 +87,8 @@ struct request {
     const char *content_type;
     int64_t version; /* of the collection, for the Loadstone-Version header; -1 = none */
     char allow[64];
+    struct log_field plan[REQUEST_PLAN_MAX]; /* see slow_log.h */
+    unsigned plan_len;
     bool close;
     bool raw; /* the answer went past the library */
 

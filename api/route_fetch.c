@@ -11,6 +11,7 @@
 #include "api/fetch_octets.h"
 #include "api/json_writer.h"
 #include "api/problem.h"
+#include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 
@@ -147,8 +148,10 @@ static enum err put_json(struct request *r, const struct snapshot *s, bool with_
     return ERR_OK;
 }
 
-static void count_fetch(const struct request *r, size_t keys)
+static void count_fetch(struct request *r, size_t keys)
 {
+    slow_log_note(r, "keys", keys);
+    slow_log_note(r, "columns", columns_count(&r->columns));
     metric_observe_us(&fetch_time, 0, clock_mono_us() - r->started_us);
     metric_add(&fetch_keys, 0, keys);
 }

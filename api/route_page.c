@@ -13,6 +13,7 @@
 #include "api/columns.h"
 #include "api/json_writer.h"
 #include "api/number.h"
+#include "api/slow_log.h"
 #include "store/seq_walk.h"
 
 enum { ROWS_DEFAULT = 100, END_BYTES = 128 /* what follows the rows */ };
@@ -137,6 +138,7 @@ static enum err put_page(struct request *r, const struct snapshot *s, const stru
     struct seq_walk *w;
     struct seq last = {0};
     bool more;
+    slow_log_note(r, "limit", a->limit);
     RETURN_NOT_OK(seq_walk_new(s, a->has_after ? &a->after : NULL, &w, ctx));
     buf_printf(&r->out, "{\"version\":%llu,\"rows\":[", (unsigned long long)s->version);
     enum err e = put_rows(r, s, w, a, &last, &more, ctx);

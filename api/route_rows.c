@@ -11,6 +11,7 @@
 #include "api/json_writer.h"
 #include "api/problem.h"
 #include "api/row_json.h"
+#include "api/slow_log.h"
 #include "api/upload.h"
 #include "base/clock.h"
 #include "base/epoch.h"
@@ -137,6 +138,10 @@ enum err rows_begin(struct request *r, struct err_ctx *ctx)
 static void write_result(struct request *r, const struct commit_result *c)
 {
     r->version = (int64_t)c->version;
+    slow_log_note(r, "rows", c->rows);
+    slow_log_note(r, "inserted", c->inserted);
+    slow_log_note(r, "updated", c->updated);
+    slow_log_note(r, "deleted", c->deleted);
     buf_printf(&r->out,
                "{\"version\":%llu,\"rows\":%llu,\"inserted\":%llu,\"updated\":%llu,"
                "\"deleted\":%llu}\n",

@@ -16,6 +16,7 @@
 #include "api/columns.h"
 #include "api/json_writer.h"
 #include "api/search_body.h"
+#include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 
@@ -185,6 +186,24 @@ static enum err answer_octets(struct request *r, const struct snapshot *s,
     return search_all(r, s, a, put_octet_hits, ctx);
 }
 
+/* What a slow search did; zeros are the defaults. */
+static void note_plan(struct request *r, const struct snapshot *s, const struct search_ask *a)
+{
+    struct search_plan plan;
+    if (!slow_log_wants(r))
+        return;
+    search_plan_get(s, &a->params, &plan);
+    slow_log_note(r, "queries", a->nq);
+    slow_log_note(r, "k", a->params.k);
+    slow_log_note(r, "ef", a->params.ef);
+    slow_log_note(r, "nprobe", a->params.nprobe);
+    slow_log_note(r, "exact", a->params.exact);
+    slow_log_note(r, "graphs", plan.graphs);
+    slow_log_note(r, "lists", plan.lists);
+    slow_log_note(r, "scans", plan.scans);
+    slow_log_note(r, "rows_scanned", plan.rows_scanned);
+}
+
 static enum err search_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
 {
     struct search_ask a;
@@ -196,8 +215,10 @@ static enum err search_in(struct request *r, const struct snapshot *s, struct er
         cost_us += search_cost_us(s, a.nq, &a.params);
     if (request_defers(r, cost_us))
         return ERR_OK;
-    RETURN_NOT_OK(r->media_out == MEDIA_OCTETS ? answer_octets(r, s, &a, ctx)
-                                               : answer_json(r, s, &a, ctx));
+    enum err e =
+        r->media_out == MEDIA_OCTETS ? answer_octets(r, s, &a, ctx) : answer_json(r, s, &a, ctx);
+    note_plan(r, s, &a);
+    RETURN_NOT_OK(e);
     metric_observe_us(&search_time, 0, clock_mono_us() - r->started_us);
     metric_add(&search_queries, 0, a.nq);
     return ERR_OK;

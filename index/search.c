@@ -287,3 +287,18 @@ double search_cost_us(const struct snapshot *s, size_t nq, const struct search_p
     epoch_leave();
     return cost;
 }
+
+void search_plan_get(const struct snapshot *s, const struct search_params *p,
+                     struct search_plan *out)
+{
+    *out = (struct search_plan){0};
+    epoch_enter();
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct ann_file *a = ann_of_view(&s->views[i], p);
+        out->graphs += a && a->shape.kind != INDEX_IVF;
+        out->lists += a && a->shape.kind == INDEX_IVF;
+        out->scans += !a;
+        out->rows_scanned += a ? 0 : s->views[i].live;
+    }
+    epoch_leave();
+}

@@ -52,4 +52,12 @@ WARN_UNUSED enum err search_check_query(const struct schema *s, const float *que
 /* Estimated CPU microseconds, for the choice between running here and on a worker. */
 double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p);
 
+/* How search_run goes about it: how many segments by which way, and the rows of those scanned. */
+struct search_plan {
+    uint32_t graphs, lists, scans;
+    uint64_t rows_scanned;
+};
+void search_plan_get(const struct snapshot *s, const struct search_params *p,
+                     struct search_plan *out);
+
 #endif
