@@ -23,6 +23,7 @@ from daemon import REPO
 SCRIPT = REPO / "scripts" / "load.py"
 sys.path.insert(0, str(SCRIPT.parent))
 import load as load_script  # noqa: E402
+import recall_latency  # noqa: E402
 from toolslib.client import Patience, Refused, Unreachable  # noqa: E402
 
 DIM = 12
@@ -520,3 +521,33 @@ def test_options_that_do_not_fit_the_file_are_a_usage_error(load, tmp_path, caps
     ):
         load(tmp_path / name, *args, status=2)
         assert args[0] in capsys.readouterr().err
+
+
+# ---- tokens ----
+
+WRITE, READ = "write-" + "w" * 32, "read-" + "r" * 32
+
+
+def test_tokens_come_from_the_environment_a_file_or_an_option(
+    load, start_daemon, tmp_path, monkeypatch
+):
+    daemon = start_daemon(env={"LOADSTONE_WRITE_TOKEN": WRITE, "LOADSTONE_READ_TOKEN": READ})
+    for name in ("LOADSTONE_WRITE_TOKEN", "LOADSTONE_READ_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    npy(FLOATS)(tmp_path / "a.npy")
+    (tmp_path / "token").write_text(f"{WRITE}\n{READ}\n")
+    (tmp_path / "read").write_text(f"{READ}\n")
+
+    def run(*args, status=0):
+        return load(tmp_path / "a.npy", *args, on=daemon.client, status=status)
+
+    assert "the daemon answered 401" in run(status=1)
+    assert "the daemon answered 403" in run("--token-file", tmp_path / "read", status=1)
+    assert "300 rows in 1 commit" in run("--token-file", tmp_path / "token")
+    assert "300 rows in 1 commit" in run("--again", "--token", WRITE)
+    monkeypatch.setenv("LOADSTONE_WRITE_TOKEN", WRITE)
+    assert "300 rows in 1 commit" in run("--again")
+    recall_latency.main(
+        ["a", "--url", f"http://127.0.0.1:{daemon.client.port}", "--token-file"]
+        + [str(tmp_path / "read"), "--rounds", "1", "--concurrency", "2"]
+    )
