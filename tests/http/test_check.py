@@ -201,11 +201,10 @@ def test_what_a_start_mends_is_noted_and_left_alone(data):
     assert fingerprint(data) == before
 
 
-def test_bytes_that_no_commit_wrote_are_found(data):
-    """The same length, a valid header: only the content is another's."""
-    path = data / ".tombstones" / "gone"
-    path.write_text("seven\n")
-    assert any("gone" in line for line in damage_lines(data))
+def test_tombstone_that_holds_no_version_is_found(data):
+    (data / ".tombstones" / "gone").write_text("seven\n")
+    (found,) = damage_lines(data)
+    assert "gone: offset 0" in found
 
 
 def test_running_daemon_and_wrong_usage_are_told(start_daemon, tmp_path):
