@@ -22,8 +22,8 @@
 enum {
     BLOCK_BYTES = 256 * 1024,
     BLOCK_ROWS_MAX = 4096,
-    PREFETCH_ROWS = 8,    /* ahead, when they are scattered */
-    PREFETCH_BYTES = 1024 /* of a row; the processor goes on from there by itself */
+    PREFETCH_ROWS = 8,   /* ahead, when they are scattered */
+    PREFETCH_BYTES = 512 /* of a row; the processor goes on from there by itself */
 };
 
 struct block {
