@@ -3,7 +3,7 @@
     python tests/http/contract.py SECONDS     runs that long, with a seed of its own each time
     run(scratch, arguments)                   what the tests call: few examples, a fixed seed
 
-The daemon serves a few small collections. The document is the one that it serves, narrowed where
+The daemon has a write token and serves a few small collections. The document is the one that it serves, narrowed where
 generated values would nearly always miss what is there: names of collections, keys, features and
 the length of vectors. Everything else is as served, so that an answer outside it is a finding.
 """
@@ -33,6 +33,7 @@ FEATURES = {
     "ids": "int64[]",
     "tags": "string[]",
 }
+TOKEN = "contract-token-0123456789"
 SEEDED = ["strings", "ints", "table"]
 
 # A valid document cannot say what the collection's schema allows: 400, 412, 413 and 422 are right
@@ -65,6 +66,7 @@ def or_else(preferred, schema):
 
 def narrow(document):
     parts = document["components"]
+    document["security"] = [{"token": []}]  # with a token set, it is not optional
     schemas = parts["schemas"]
     parts["parameters"]["collection"]["schema"] = or_else({"enum": SEEDED}, schemas["Name"])
     schemas["Vector"] = or_else({**schemas["Vector"], "minItems": DIM, "maxItems": DIM},
@@ -100,18 +102,19 @@ class Janitor(threading.Thread):
 def run(scratch, arguments, tidy=False):
     """Returns schemathesis' status and report; the daemon must have survived."""
     scratch = Path(scratch)
-    daemon = Daemon(scratch / "contract").start()
+    daemon = Daemon(scratch / "contract", env={"LOADSTONE_WRITE_TOKEN": TOKEN}).start()
     try:
-        seed(daemon.client)
-        janitor = Janitor(daemon.client)
+        client = daemon.client.with_token(TOKEN)
+        seed(client)
+        janitor = Janitor(client)
         if tidy:
             janitor.start()
-        document = narrow(expect(daemon.client.get("/openapi.json")))
+        document = narrow(expect(client.get("/openapi.json")))
         (scratch / "openapi.json").write_text(json.dumps(document))
         (scratch / "schemathesis.toml").write_text(CONFIG)
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml",
                    "run", "openapi.json", "--url", f"http://127.0.0.1:{daemon.client.port}",
-                   "--checks", "all", "--warnings", "off", "--no-color",
+                   "--header", f"Authorization: Bearer {TOKEN}", "--checks", "all", "--warnings", "off", "--no-color",
                    "--generation-database", "none", "--suppress-health-check", "all", *arguments]
         done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
