@@ -169,7 +169,7 @@ def test_unknown_names_and_collections(collection):
 
 def test_page_ends_before_the_result_outgrows_its_limit(start_daemon):
     most = 100_000
-    daemon = start_daemon(args=["--limit", f"result_bytes_max={most}"])
+    daemon = start_daemon(args=["--result-bytes-max", str(most)])
     c = Collection(daemon.client, "c").create(key="int64", features=FEATURES)
     c.load([{"key": i, "s": "x" * 9000} for i in range(25)])
     pages = c.pages()
