@@ -135,6 +135,7 @@ static enum err search_block(struct request *r, const struct snapshot *s,
     if (!scratch)
         return err_no_memory(ctx, 0);
     p.k = k;
+    p.cancel = &r->service->closed;
     if (p.exclude)
         p.exclude += from;
     RETURN_NOT_OK(search_run(s, queries, n, &p, scratch, hits, counts, ctx));

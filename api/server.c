@@ -10,8 +10,9 @@
  * bounds the head of a request.
  *
  * Stopping: close the listening socket; let requests end and keep no connection alive; after
- * shutdown_timeout_s fail the uploads that still wait for bytes; take nothing more; wait until no
- * connection is suspended, which the library demands; stop it; join the workers.
+ * shutdown_timeout_s, or when asked to hurry, fail the uploads that still wait for bytes and the
+ * scans that still run; take nothing more; wait until no connection is suspended, which the library
+ * demands; stop it; join the workers.
  *
  * Failure: a start that fails undoes what it did. */
 #include "api/server.h"
@@ -48,6 +49,7 @@ struct server {
     struct dispatcher dispatcher;
     struct listener listener;
     struct MHD_Daemon *daemon;
+    const atomic_bool *hurried;
 };
 
 static void log_library(void *arg, const char *fmt, va_list args)
@@ -124,6 +126,7 @@ enum err server_start(const struct server_options *o, struct server **out, struc
     s->listener.fd = -1;
     s->service.limits = o->limits;
     s->service.access = o->access;
+    s->hurried = o->hurried;
     s->service.catalog = o->catalog;
     s->service.indexer = o->indexer;
     s->service.io_backend = o->io_backend;
@@ -153,11 +156,12 @@ const char *server_address(const struct server *s)
     return s->listener.address;
 }
 
-static bool wait_until_zero(atomic_uint *counter, uint64_t timeout_us)
+static bool drained(struct server *s)
 {
-    uint64_t since = clock_mono_us();
-    while (atomic_load(counter) > 0) {
-        if (clock_mono_us() - since > timeout_us)
+    struct service *v = &s->service;
+    uint64_t since = clock_mono_us(), timeout_us = v->limits.shutdown_timeout_s * 1000000;
+    while (atomic_load(&v->running) > 0) {
+        if (clock_mono_us() - since > timeout_us || (s->hurried && atomic_load(s->hurried)))
             return false;
         usleep(STOP_POLL_US);
     }
@@ -171,11 +175,12 @@ void server_stop(struct server *s)
     struct service *v = &s->service;
     atomic_store(&v->draining, true);
     MHD_quiesce_daemon(s->daemon);
-    if (!wait_until_zero(&v->running, v->limits.shutdown_timeout_s * 1000000))
+    if (!drained(s))
         log_warn("stopping: cutting off %u requests that still run", atomic_load(&v->running));
     atomic_store(&v->closed, true);
     upload_cancel_all();
-    wait_until_zero(&v->suspended, UINT64_MAX);
+    while (atomic_load(&v->suspended) > 0)
+        usleep(STOP_POLL_US);
     MHD_stop_daemon(s->daemon);
     server_free(s);
 }

@@ -2,6 +2,8 @@
 #ifndef LOADSTONE_API_SERVER_H
 #define LOADSTONE_API_SERVER_H
 
+#include <stdatomic.h>
+
 #include "api/limits.h"
 
 struct access;
@@ -17,7 +19,8 @@ struct server_options {
     const struct access *access; /* borrowed like the next two */
     struct catalog *catalog;     /* both borrowed, must outlive the server */
     struct indexer *indexer;
-    const char *io_backend; /* its name, for /metrics */
+    const char *io_backend;     /* its name, for /metrics */
+    const atomic_bool *hurried; /* once true, server_stop waits for no request; NULL = never */
 };
 
 /* ERR_INVALID for an address that is none or is not local; ERR_CONFLICT when the port is in use. */

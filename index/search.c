@@ -241,6 +241,7 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
                     uint32_t *nhits, struct err_ctx *ctx)
 {
     RETURN_NOT_OK(check_params(s, nq, p, scratch, ctx));
+    scratch->cancel = p->cancel;
     size_t group = group_size(p, s->schema->dim, nq);
     for (size_t first = 0, n; first < nq; first += n) {
         n = nq - first < group ? nq - first : group;

@@ -27,6 +27,7 @@ struct search_params {
     /* Per query: a row left out of its own result (search by key), view = UINT32_MAX for none.
      * NULL = none for all. */
     const struct row_ref *exclude;
+    const atomic_bool *cancel; /* once true, scans end with ERR_UNAVAILABLE; NULL = never */
 };
 
 struct hit {

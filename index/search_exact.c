@@ -186,6 +186,8 @@ enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *que
     if (!b.rows || !b.vectors)
         return err_no_memory(ctx, per_block * (sizeof(uint32_t) + sizeof(float *)));
     for (uint64_t first = 0; first < v->rows; first += per_block) {
+        if (scratch->cancel && atomic_load_explicit(scratch->cancel, memory_order_relaxed))
+            return err_set(ctx, ERR_UNAVAILABLE, "the search was cut off: the daemon stops");
         b.n = 0;
         for (uint32_t row = 0; row < per_block; row += 64)
             block_add_word(&b, v, (uint32_t)((first + row) / 64), scan.dim);

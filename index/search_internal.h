@@ -60,21 +60,22 @@ uint32_t collect_finish(struct collect *c, struct hit *hits);
 /* ---- scratch ---- */
 
 struct search_scratch {
-    struct buf collects;  /* struct collect x queries of a group */
-    struct buf bounds;    /* float */
-    struct buf found;     /* struct candidate */
-    struct buf queries;   /* float: queries scaled to length 1 */
-    struct buf rows;      /* uint32_t: live rows of a block */
-    struct buf pointers;  /* const float *: their vectors */
-    struct buf visited;   /* bit per node; all zero between walks */
-    struct buf touched;   /* uint32_t: nodes whose bit was set */
-    struct buf distances; /* float: the pool of a walk, nearest first */
-    struct buf nodes;     /* uint32_t: its nodes, WALK_DONE when expanded */
-    struct buf detour;    /* struct heap_node: min-heap of dead nodes on the way */
-    struct buf list;      /* uint32_t: neighbours to measure */
-    struct buf measured;  /* float: their distances */
-    struct buf plan;      /* const struct ann_file *: per view, NULL = scan */
-    struct buf lists;     /* struct list_node: min-heap of inverted lists */
+    const atomic_bool *cancel; /* of the search that runs */
+    struct buf collects;       /* struct collect x queries of a group */
+    struct buf bounds;         /* float */
+    struct buf found;          /* struct candidate */
+    struct buf queries;        /* float: queries scaled to length 1 */
+    struct buf rows;           /* uint32_t: live rows of a block */
+    struct buf pointers;       /* const float *: their vectors */
+    struct buf visited;        /* bit per node; all zero between walks */
+    struct buf touched;        /* uint32_t: nodes whose bit was set */
+    struct buf distances;      /* float: the pool of a walk, nearest first */
+    struct buf nodes;          /* uint32_t: its nodes, WALK_DONE when expanded */
+    struct buf detour;         /* struct heap_node: min-heap of dead nodes on the way */
+    struct buf list;           /* uint32_t: neighbours to measure */
+    struct buf measured;       /* float: their distances */
+    struct buf plan;           /* const struct ann_file *: per view, NULL = scan */
+    struct buf lists;          /* struct list_node: min-heap of inverted lists */
 };
 
 /* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */

@@ -13,6 +13,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -57,11 +58,14 @@ struct daemon {
 /* ---- signals ---- */
 
 static int stop_event = -1, reload_event = -1;
+static atomic_bool stopping, hurried; /* asked to stop; asked a second time */
 
 static void on_signal(int signal)
 {
     uint64_t one = 1;
     int saved = errno;
+    if (signal != SIGHUP && atomic_exchange(&stopping, true))
+        atomic_store(&hurried, true);
     ssize_t written = write(signal == SIGHUP ? reload_event : stop_event, &one, sizeof one);
     (void)written; /* the event is raised already when the counter is full */
     errno = saved;
@@ -185,6 +189,7 @@ static enum err start_server(const struct settings *s, struct daemon *d, struct 
         .catalog = d->catalog,
         .indexer = d->indexer,
         .io_backend = io_backend_name(d->io),
+        .hurried = &hurried,
     };
     RETURN_NOT_OK(server_start(&o, &d->server, ctx));
     return write_port_file(d, s->port_file, ctx);

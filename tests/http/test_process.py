@@ -3,6 +3,7 @@ does not grow with a body, which io backend runs."""
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -150,6 +151,58 @@ def test_sigterm_ends_orderly_while_clients_are_connected(own_daemon):
     c = c.on(own_daemon.client)
     assert acknowledged and all(c.fetch(acknowledged)["found"])
     assert c.describe()["rows"] - len(acknowledged) in (0, 1)
+
+
+@pytest.fixture
+def busy(start_daemon):
+    """A daemon with a scan of minutes and half an upload under way, and one acknowledged row."""
+    daemon = start_daemon(args=["--shutdown-timeout-s=60"])
+    big = Collection(daemon.client, "big").create(
+        key="int64", vector={"dim": 256, "metric": "l2"}, index={"kind": "flat"}
+    )
+    rows = np.random.default_rng(3).random((100_000, 256), np.float32)
+    big.load(rows.tobytes(), OCTETS, first_key=0)
+    kept = Collection(daemon.client, "kept").create(key="int64", features={"n": "int64"})
+    kept.load([{"key": 1, "n": 1}])
+    queries = rows[:10_000].tobytes()
+    scan = RawExchange(daemon.client, timeout_s=60)
+    path = f"{big.path}/search?k=1&exact=true"
+    scan.send(request_head("POST", path, Content_Type=OCTETS, Content_Length=len(queries)) + queries)
+    upload = RawExchange(daemon.client, timeout_s=60)
+    path = f"{kept.path}/rows"
+    upload.send(request_head("POST", path, Content_Type=NDJSON, Content_Length=1000) + b'{"key":2}\n')
+    deadline = time.monotonic() + 20
+    while busy_requests(daemon) < 2:
+        assert time.monotonic() < deadline, "the scan and the upload do not run"
+        time.sleep(0.02)
+    yield daemon, scan
+    scan.socket.close()
+    upload.socket.close()
+
+
+def busy_requests(daemon):
+    text = expect_text(daemon.client.get("/metrics"))
+    running = re.search(r"^loadstone_http_requests_running (\d+)", text, re.M)
+    return int(running[1]) - 1
+
+
+def expect_text(response):
+    assert response.status == 200, response
+    return response.body.decode()
+
+
+def test_a_second_signal_hastens_the_end_and_keeps_what_was_acknowledged(busy):
+    daemon, scan = busy
+    daemon.process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(1)
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(20) == 0
+    answer = scan.answer()
+    assert answer is None or answer.status == 503, answer
+    daemon.start()
+    kept = Collection(daemon.client, "kept")
+    assert kept.describe()["rows"] == 1
 
 
 def test_posix_backend_is_used_when_asked_for_and_told(start_daemon):
