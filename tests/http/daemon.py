@@ -133,6 +133,13 @@ class Daemon:
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def wait_log(self, text, timeout_s=10):
+        """The port file may be there before the line that tells of it."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log():
+            assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{self.log_tail()}"
+            time.sleep(0.02)
+
     def log_tail(self, lines=60):
         return "\n".join(self.log().splitlines()[-lines:])
 

@@ -207,10 +207,7 @@ def test_a_second_signal_hastens_the_end_and_keeps_what_was_acknowledged(busy):
 
 def test_posix_backend_is_used_when_asked_for_and_told(start_daemon):
     daemon = start_daemon(env={"LOADSTONE_IO": "posix"})
-    deadline = time.monotonic() + 5
-    while "posix" not in daemon.log():
-        assert time.monotonic() < deadline, daemon.log()
-        time.sleep(0.05)
+    daemon.wait_log("posix")
     assert "io_uring" not in open(f"/proc/{daemon.process.pid}/maps").read()
 
 

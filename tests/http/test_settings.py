@@ -13,7 +13,7 @@ from test_process import one_sentence, run
 
 def serve(scratch, *flags, config=None, **env):
     """A start that must fail before it serves."""
-    args = ["serve", f"--data={scratch / 'unused'}", "--listen=127.0.0.1:0", *flags]
+    args = ["serve", f"--data={scratch / 'never_made'}", "--listen=127.0.0.1:0", *flags]
     if config is not None:
         path = scratch / "settings.conf"
         path.write_text(config)
@@ -59,7 +59,7 @@ def test_the_file_may_be_named_by_the_environment(start_daemon, scratch):
 )
 def test_wrong_settings_are_told(scratch, flags, env, config, words):
     one_sentence(serve(scratch, *flags, config=config, **env), 2, *words)
-    assert not (scratch / "unused").exists()
+    assert not (scratch / "never_made").exists()
 
 
 def test_every_setting_is_in_the_help_the_sample_and_the_table():
@@ -95,4 +95,4 @@ def test_settings_takes_nothing_else():
 
 def test_kernels_and_backend_are_settings_too(start_daemon):
     daemon = start_daemon(args=["--isa=scalar", "--io=posix"])
-    assert "io posix, kernels scalar" in daemon.log()
+    daemon.wait_log("io posix, kernels scalar")
