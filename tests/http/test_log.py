@@ -15,7 +15,8 @@ def wait_for(condition):
 def test_sighup_opens_the_renamed_log_anew(start_daemon, scratch):
     path, moved = scratch / "daemon.log", scratch / "daemon.log.1"
     daemon = start_daemon(args=[f"--log-file={path}"])
-    assert "serves" in path.read_text() and daemon.log() == ""
+    wait_for(lambda: "serves" in path.read_text())
+    assert daemon.log() == ""
     assert path.stat().st_mode & 0o007 == 0
     path.rename(moved)
     daemon.process.send_signal(signal.SIGHUP)

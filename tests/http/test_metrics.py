@@ -143,7 +143,10 @@ def test_gauges_of_the_process_and_the_server(server, client):
     assert info[0].labels["io"] in ("io_uring", "posix")
 
 
-def test_a_collection_is_told_by_its_gauges(client, collection):
+def test_a_collection_is_told_by_its_gauges(start_daemon):
+    """On a daemon of its own: a scrape names no more than 256 collections."""
+    client = start_daemon().client
+    collection = Collection(client, "c")
     collection.create(
         key="int64", vector={"dim": 8, "metric": "l2"}, index={"kind": "hnsw", "m": 8}
     )
