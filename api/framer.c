@@ -215,29 +215,28 @@ static enum err feed_json(struct framer *f, const char *data, const char *end, s
 
 /* ---- lines ---- */
 
-static bool is_blank(const void *text, size_t n)
-{
-    const char *p = text;
-    size_t i = 0;
-    while (i < n && is_space(p[i]))
-        i++;
-    return i == n;
-}
-
 static enum err end_line(struct framer *f, const char *from, const char *to, struct err_ctx *ctx)
 {
-    if (is_blank(from, (size_t)(to - from)) && is_blank(f->carry.data, f->carry.len)) {
-        buf_reset(&f->carry);
+    if (from == to && !f->carry.len)
         return ERR_OK;
-    }
     return emit(f, from, to, ctx);
+}
+
+/* Blanks before a row belong to none, and are no part of its length. */
+static const char *skip_blanks(const char *p, const char *end)
+{
+    while (p < end && *p != '\n' && is_space(*p))
+        p++;
+    return p;
 }
 
 static enum err feed_lines(struct framer *f, const char *data, const char *end, struct err_ctx *ctx)
 {
     for (const char *p = data; p < end;) {
-        if (!f->carry.len)
+        if (!f->carry.len) {
+            p = skip_blanks(p, end);
             f->row_offset = f->offset + (uint64_t)(p - data);
+        }
         const char *newline = memchr(p, '\n', (size_t)(end - p));
         if (!newline)
             return keep(f, p, end, ctx);
@@ -274,7 +273,7 @@ static enum err finish_json(struct framer *f, struct err_ctx *ctx)
 
 static enum err finish_lines(struct framer *f, struct err_ctx *ctx)
 {
-    if (!is_blank(f->carry.data, f->carry.len)) {
+    if (f->carry.len) {
         const char *text = (const char *)f->carry.data;
         RETURN_NOT_OK(f->row(f->arg, text, f->carry.len, f->row_offset, ctx));
         f->rows++;

@@ -60,6 +60,20 @@ static void expect_rows(enum framer_shape shape, const char *body, const char *w
     }
 }
 
+static void test_blanks_are_no_part_of_a_row_s_length(void **state)
+{
+    (void)state;
+    const char body[] = "                    \n              \t\t\t\t\t\t {}\r\n                ";
+    for (size_t piece = 1; piece <= sizeof body; piece++) {
+        struct rows rows = {0};
+        struct err_ctx err;
+        assert_int_equal(cut(FRAMER_LINES, body, piece, 8, &rows, &err), ERR_OK);
+        assert_int_equal(rows.n, 1);
+        assert_int_equal(rows.last_offset, strcspn(body, "{"));
+        buf_deinit(&rows.text);
+    }
+}
+
 static void test_rows_do_not_depend_on_the_pieces(void **state)
 {
     (void)state;
@@ -186,6 +200,7 @@ static void test_brackets_and_quotes_are_seen_wherever_they_stand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blanks_are_no_part_of_a_row_s_length),
         cmocka_unit_test(test_rows_do_not_depend_on_the_pieces),
         cmocka_unit_test(test_offsets_are_those_of_the_body),
         cmocka_unit_test(test_bad_bodies_are_refused),
