@@ -88,9 +88,14 @@ double columns_cost_us(const struct schema *s, const struct buf *list, bool with
 void columns_put_name(struct buf *out, const struct schema *s, uint32_t feature)
 {
     const char *name = s->features[feature].name;
-    buf_put_u8(out, '"');
-    buf_put(out, name, strlen(name));
-    json_put_raw(out, "\":");
+    size_t n = strlen(name);
+    if (!buf_reserve(out, n + 3))
+        return;
+    uint8_t *to = out->data + out->len;
+    to[0] = '"';
+    memcpy(to + 1, name, n);
+    memcpy(to + 1 + n, "\":", 2);
+    out->len += n + 3;
 }
 
 void row_put_key(struct buf *out, const struct snapshot *s, struct row_ref ref)

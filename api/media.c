@@ -35,12 +35,20 @@ static bool is_type(const char *text, size_t n, const char *name)
     return strlen(name) == n && strncasecmp(text, name, n) == 0;
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
 enum media media_of(const char *content_type)
 {
     if (!content_type)
         return MEDIA_NONE;
-    content_type += strspn(content_type, " \t");
-    size_t n = strcspn(content_type, "; \t");
+    while (is_blank(*content_type))
+        content_type++;
+    size_t n = 0;
+    while (content_type[n] && content_type[n] != ';' && !is_blank(content_type[n]))
+        n++;
     for (size_t i = 0; i < MEDIA_TYPES; i++)
         if (is_type(content_type, n, table[i].name))
             return table[i].media;
@@ -92,10 +100,11 @@ enum media media_accepted(const char *accept, unsigned offered)
 {
     enum media best = MEDIA_NONE;
     int best_q = 0;
+    bool any = !accept || !*accept || strcmp(accept, "*/*") == 0;
     for (size_t i = 0; i < MEDIA_TYPES; i++) {
         if (!(offered & table[i].media))
             continue;
-        int q = accept && *accept ? weight_of(accept, table[i].name) : 1000;
+        int q = any ? 1000 : weight_of(accept, table[i].name);
         if (q > best_q) {
             best = table[i].media;
             best_q = q;

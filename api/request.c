@@ -132,7 +132,8 @@ struct request *request_new(struct service *s, const char *uri)
 
 void request_free(struct request *r)
 {
-    service_unreserve(r->service, r->reserved);
+    if (r->reserved)
+        service_unreserve(r->service, r->reserved);
     r->reserved = 0;
     if (free_list.n == FREE_REQUESTS_MAX) {
         request_destroy(r);
@@ -166,9 +167,17 @@ static void note_transfer(struct request_head *h, const char *value)
 /* "Transfer-Encoding :" is no header of that name to the library, but is to others. */
 static bool is_token(const char *name, size_t len)
 {
-    static const char chars[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    return len > 0 && strspn(name, chars) == len;
+    static const bool known[256] = {
+        ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true,
+        ['#'] = true,         ['$'] = true,         ['%'] = true,         ['&'] = true,
+        ['\''] = true,        ['*'] = true,         ['+'] = true,         ['-'] = true,
+        ['.'] = true,         ['^'] = true,         ['_'] = true,         ['`'] = true,
+        ['|'] = true,         ['~'] = true,
+    };
+    bool all = len > 0;
+    for (size_t i = 0; i < len; i++)
+        all &= known[(unsigned char)name[i]];
+    return all;
 }
 
 /* Lengths first: they tell most headers apart. */
@@ -436,14 +445,14 @@ enum MHD_Result request_answer(struct request *r)
     take_problem(r);
     if (r->out.failed)
         return MHD_NO;
-    slow_log_end(r);
+    uint64_t now_us = clock_mono_us();
+    slow_log_end(r, now_us);
     struct MHD_Response *response =
         MHD_create_response_from_buffer(r->out.len, r->out.data, MHD_RESPMEM_PERSISTENT);
     if (!response)
         return MHD_NO;
     enum MHD_Result ok = add_headers(r, response);
-    connection_answering(r->watched,
-                         clock_mono_us() + limits_transfer_us(&r->service->limits, r->out.len));
+    connection_answering(r->watched, now_us + limits_transfer_us(&r->service->limits, r->out.len));
     if (ok == MHD_YES)
         ok = MHD_queue_response(r->conn, r->status, response);
     MHD_destroy_response(response);

@@ -45,9 +45,9 @@ static void write_path(const struct request *r, char out[PATH_BYTES])
         n += snprintf(out + n, (size_t)(PATH_BYTES - n), "/%s", r->target.segments[i].text);
 }
 
-void slow_log_end(const struct request *r)
+void slow_log_end(const struct request *r, uint64_t now_us)
 {
-    uint64_t took_us = slow_log_took_us(r, clock_mono_us());
+    uint64_t took_us = slow_log_took_us(r, now_us);
     if (!is_slow(r, took_us))
         return;
     char path[PATH_BYTES];

@@ -12,6 +12,6 @@ bool slow_log_wants(const struct request *r);
 /* One more number of the plan; `name` is a constant. What does not fit is left out. */
 void slow_log_note(struct request *r, const char *name, uint64_t number);
 /* Called once, when the answer goes out. */
-void slow_log_end(const struct request *r);
+void slow_log_end(const struct request *r, uint64_t now_us);
 
 #endif
