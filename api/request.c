@@ -18,6 +18,7 @@
 #include "api/connection.h"
 #include "api/number.h"
 #include "api/problem.h"
+#include "api/responses.h"
 #include "api/router.h"
 #include "api/slow_log.h"
 #include "base/clock.h"
@@ -51,6 +52,7 @@ static void request_destroy(struct request *r)
     for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
         buf_deinit(bufs[i]);
     json_deinit(&r->json);
+    responses_free(r->responses);
     free(r);
 }
 
@@ -418,24 +420,40 @@ static bool wants_retry_after(const struct request *r)
     return r->status == MHD_HTTP_TOO_MANY_REQUESTS || r->status == MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 
+static bool says_close(const struct request *r)
+{
+    return r->close || atomic_load_explicit(&r->service->draining, memory_order_relaxed);
+}
+
 static enum MHD_Result add_headers(struct request *r, struct MHD_Response *response)
 {
-    char number[NUMBER_TEXT_MAX + 1];
     enum MHD_Result ok = MHD_YES;
-    if (r->out.len)
-        ok &= MHD_add_response_header(response, "Content-Type", r->content_type);
-    if (r->version >= 0) {
-        number[number_print_int64(r->version, number)] = 0;
-        ok &= MHD_add_response_header(response, "Loadstone-Version", number);
-    }
     if (r->status == MHD_HTTP_METHOD_NOT_ALLOWED)
         ok &= MHD_add_response_header(response, "Allow", r->allow);
     if (r->status == MHD_HTTP_UNAUTHORIZED)
         ok &= MHD_add_response_header(response, "WWW-Authenticate", CHALLENGE);
     if (wants_retry_after(r))
         ok &= MHD_add_response_header(response, "Retry-After", "1");
-    if (r->close || atomic_load_explicit(&r->service->draining, memory_order_relaxed))
+    if (says_close(r))
         ok &= MHD_add_response_header(response, "Connection", "close");
+    return ok;
+}
+
+static enum MHD_Result queue_answer(struct request *r)
+{
+    struct response_key key = {r->out.data, r->out.len, r->content_type, r->version};
+    struct MHD_Response *own = NULL, *response;
+    if (r->status == MHD_HTTP_OK && !says_close(r))
+        response = responses_get(&r->responses, &key);
+    else
+        response = own = response_new(&key);
+    if (!response)
+        return MHD_NO;
+    enum MHD_Result ok = own ? add_headers(r, own) : MHD_YES;
+    if (ok == MHD_YES)
+        ok = MHD_queue_response(r->conn, r->status, response);
+    if (own)
+        MHD_destroy_response(own);
     return ok;
 }
 
@@ -447,16 +465,8 @@ enum MHD_Result request_answer(struct request *r)
         return MHD_NO;
     uint64_t now_us = clock_mono_us();
     slow_log_end(r, now_us);
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(r->out.len, r->out.data, MHD_RESPMEM_PERSISTENT);
-    if (!response)
-        return MHD_NO;
-    enum MHD_Result ok = add_headers(r, response);
     connection_answering(r->watched, now_us + limits_transfer_us(&r->service->limits, r->out.len));
-    if (ok == MHD_YES)
-        ok = MHD_queue_response(r->conn, r->status, response);
-    MHD_destroy_response(response);
-    return ok;
+    return queue_answer(r);
 }
 
 void request_answer_raw(struct request *r)

@@ -20,6 +20,7 @@
 
 struct connection;
 struct request;
+struct responses;
 struct upload;
 
 typedef enum err (*request_handler)(struct request *r, struct err_ctx *ctx);
@@ -96,6 +97,7 @@ struct request {
     struct buf uri, body, out;
     struct buf queries, refs, hits, counts, columns;
     struct json_reader json;
+    struct responses *responses; /* made before; NULL until the first */
     struct request *next_free;
 };
 
