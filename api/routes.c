@@ -1,4 +1,4 @@
-/* Every address that the server answers.
+/* Every address that the server answers; the ones whose requests are short come first.
  *
  * Threads: constant. Failure: none. */
 #include "api/router.h"
@@ -11,19 +11,19 @@
 
 const struct route api_routes[] = {
     {.method = "POST",
-     .path = "v1/collections/{}/search",
-     .scope = SCOPE_READ,
-     .params = "k ef nprobe exact radius features with_vectors",
-     .takes = SEARCH_IO,
-     .offers = SEARCH_IO,
-     .run = search},
-    {.method = "POST",
      .path = "v1/collections/{}/features",
      .scope = SCOPE_READ,
      .params = "features with_vectors",
      .takes = FETCH_IO,
      .offers = FETCH_IO,
      .run = fetch_features},
+    {.method = "POST",
+     .path = "v1/collections/{}/search",
+     .scope = SCOPE_READ,
+     .params = "k ef nprobe exact radius features with_vectors",
+     .takes = SEARCH_IO,
+     .offers = SEARCH_IO,
+     .run = search},
     {.method = "GET",
      .path = "v1/collections/{}/rows/{}",
      .scope = SCOPE_READ,
