@@ -38,8 +38,11 @@ struct metric_family {
 void metric_register(struct metric_family *m);
 
 #define METRIC_DEFINE(var, kind_, name_, help_, nseries_, labels_)                                 \
-    static struct metric_family var = {                                                            \
-        .name = name_, .help = help_, .kind = kind_, .nseries = nseries_, .labels = labels_};      \
+    static struct metric_family var = {.name = (name_),                                            \
+                                       .help = (help_),                                            \
+                                       .kind = (kind_),                                            \
+                                       .nseries = (nseries_),                                      \
+                                       .labels = (labels_)};                                       \
     __attribute__((constructor)) static void var##_register(void)                                  \
     {                                                                                              \
         metric_register(&var);                                                                     \
