@@ -5,6 +5,7 @@
 #include "api/routes.h"
 
 #include "api/json_writer.h"
+#include "api/schema_diff.h"
 #include "api/schema_json.h"
 #include "base/epoch.h"
 
@@ -117,6 +118,20 @@ enum err collection_index(struct request *r, struct err_ctx *ctx)
     return e;
 }
 
+/* What the store knows as "another schema" gets a sentence that says what is other. */
+static void explain_conflict(struct request *r, const struct schema *asked, struct err_ctx *ctx)
+{
+    struct collection *c;
+    struct buf text = {0};
+    epoch_enter();
+    if (request_collection(r, &c, NULL) == ERR_OK &&
+        schema_put_difference(collection_snapshot(c)->schema, asked, &text) && !text.failed)
+        err_set(ctx, ERR_CONFLICT, "collection '%s' exists, and %.*s", collection_name(c),
+                (int)text.len, (const char *)text.data);
+    epoch_leave();
+    buf_deinit(&text);
+}
+
 enum err collection_create(struct request *r, struct err_ctx *ctx)
 {
     const char *name;
@@ -125,6 +140,8 @@ enum err collection_create(struct request *r, struct err_ctx *ctx)
     RETURN_NOT_OK(request_collection_name(r, &name, ctx));
     RETURN_NOT_OK(schema_read_json(r->body.data, r->body.len, &schema, ctx));
     enum err e = catalog_create(r->service->catalog, name, schema, &created, ctx);
+    if (e == ERR_CONFLICT)
+        explain_conflict(r, schema, ctx);
     schema_release(schema);
     RETURN_NOT_OK(e);
     r->status = created ? MHD_HTTP_CREATED : MHD_HTTP_OK;

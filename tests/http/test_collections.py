@@ -19,7 +19,7 @@ def test_create_answers_201_then_200_for_the_same(collection):
 def test_features_in_another_order_are_another_schema(collection):
     collection.create(**SCHEMA)
     turned = dict(SCHEMA, features={"tags": "string[]", "price": "float32"})
-    problem(collection.client.put(collection.path, turned), 409)
+    problem(collection.client.put(collection.path, turned), 409, "'price'", "'tags'", "order")
     assert list(collection.describe()["schema"]["features"]) == ["price", "tags"]
 
 
@@ -34,22 +34,39 @@ def test_schema_is_compared_after_defaults(collection):
     )
 
 
+DROP, PATCH = "drop it", "PATCH"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "difference", "advice"),
     [
-        {"key": "int64"},
-        {"vector": {"dim": 5, "metric": "l2"}},
-        {"vector": {"dim": 4, "metric": "ip"}},
-        {"features": {"price": "float64", "tags": "string[]"}},
-        {"features": {"price": "float32"}},
-        {"index": {"kind": "flat"}},
+        ({"key": "int64"}, "key is 'string' there and 'int64' in the body", DROP),
+        ({"vector": {"dim": 5, "metric": "l2"}}, "vector.dim is 4 there and 5 in the body", DROP),
+        ({"vector": None}, "it has vectors and the body names none", DROP),
+        ({"vector": {"dim": 4, "metric": "ip"}}, "vector.metric is 'l2' there and 'ip'", DROP),
+        (
+            {"features": {"price": "float64", "tags": "string[]"}},
+            "the feature 'price' is 'float32' there and 'float64' in the body",
+            DROP,
+        ),
+        ({"features": {"price": "float32"}}, "the feature 'tags' is not in the body", "with it"),
+        (
+            {"features": {**SCHEMA["features"], "new": "bool"}},
+            "the feature 'new' of the body is not there",
+            PATCH,
+        ),
+        ({"index": {"kind": "flat"}}, "index.kind is 'auto' there and 'flat' in the body", PATCH),
+        ({"index": {"m": 8}}, "index.m is 32 there and 8 in the body", PATCH),
+        ({"retention": {"hours": 1}}, "retention.hours is 168 there and 1 in the body", PATCH),
     ],
-    ids=lambda c: "-".join(c),
+    ids=lambda c: "-".join(c) if isinstance(c, dict) else "",
 )
-def test_different_schema_answers_409_and_keeps_the_first(collection, change):
+def test_different_schema_answers_409_and_keeps_the_first(collection, change, difference, advice):
     collection.create(**SCHEMA)
     before = collection.describe()["schema"]
-    problem(collection.client.put(collection.path, dict(SCHEMA, **change)), 409, collection.name)
+    body = {name: v for name, v in dict(SCHEMA, **change).items() if v is not None}
+    answer = collection.client.put(collection.path, body)
+    problem(answer, 409, collection.name, difference, advice)
     assert collection.describe()["schema"] == before
 
 
