@@ -11,6 +11,7 @@
  * answer. */
 #include "api/routes.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "api/columns.h"
@@ -78,6 +79,12 @@ static enum err put_missing(struct request *r, size_t n, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+/* +Inf marks what is missing: a hit is farther than float32 can say at FLT_MAX. */
+static float octet_distance(double distance)
+{
+    return distance > (double)FLT_MAX ? FLT_MAX : (float)distance;
+}
+
 static void put_octet_hits(struct request *r, const struct snapshot *s, const struct search_ask *a,
                            size_t query, const struct hit *hits, uint32_t n)
 {
@@ -86,7 +93,7 @@ static void put_octet_hits(struct request *r, const struct snapshot *s, const st
     size_t at = query * a->params.k;
     for (uint32_t i = 0; i < n; i++) {
         keys[at + i] = segment_key_int(s->views[hits[i].ref.view].segment, hits[i].ref.row);
-        distances[at + i] = (float)hits[i].distance;
+        distances[at + i] = octet_distance(hits[i].distance);
     }
 }
 

@@ -152,6 +152,15 @@ def test_octet_results_mark_missing_hits(collection):
     assert distances == [[0, 5, np.inf, np.inf]] * 2
 
 
+def test_octet_results_tell_hits_beyond_float32_from_missing_ones(collection):
+    collection.create(key="int64", vector={"dim": 2, "metric": "ip"})
+    collection.load([{"key": 7, "vector": [3e38, 3e38]}, {"key": -1, "vector": [1, 0]}])
+    query = np.array([[-3e38, -3e38]], np.float32)
+    keys, distances = read_hits(send_octets(collection, query, OCTETS, k=3), 1, 3)
+    assert keys == [[-1, 7, -1]]
+    assert distances == [[np.float32(3e38), np.finfo(np.float32).max, np.inf]]
+
+
 def test_octet_queries_take_features_and_vectors_settings(filled):
     got = expect(
         send_octets(
