@@ -58,13 +58,10 @@ static enum err read_ask(struct request *r, struct page_ask *a, struct err_ctx *
     *a = (struct page_ask){.limit = ROWS_DEFAULT < most ? ROWS_DEFAULT : most};
     RETURN_NOT_OK(read_after(r, a, ctx));
     RETURN_NOT_OK(request_param_bool(r, "with_vectors", &a->with_vectors, ctx));
-    RETURN_NOT_OK(request_param_uint(r, "limit", 1, INT64_MAX, &a->limit, ctx));
-    if (a->limit <= most)
+    enum err e = request_param_uint(r, "limit", 1, most, &a->limit, ctx);
+    if (e == ERR_OK)
         return ERR_OK;
-    return err_set_at(
-        ctx, ERR_INVALID, -1, "limit",
-        "limit=%llu is more than rows_page_max (%llu): ask for the rows in more pages",
-        (unsigned long long)a->limit, (unsigned long long)most);
+    return err_set_at(ctx, e, -1, "limit", "%s (rows_page_max)", ctx->detail);
 }
 
 /* Rows to write, dead ones to step over, and views to compare where they interleave. */
