@@ -67,8 +67,8 @@ enum err kernels_init(struct err_ctx *ctx)
                            forced);
         if (!found)
             return err_set(ctx, ERR_INVALID,
-                           "LOADSTONE_ISA asks for %s, which this processor does not have: leave "
-                           "it unset to get the best that it has",
+                           "LOADSTONE_ISA (or --isa) asks for %s, which this processor does not "
+                           "have: leave it out to get the best that it has",
                            forced);
     }
     for (size_t i = 0; !found; i++)

@@ -135,7 +135,11 @@ static void set_up_allocator(void)
 /* The kernels read the variable, here and in the children that build indexes. */
 static enum err pick_kernels(const struct settings *s, struct err_ctx *ctx)
 {
-    if (s->isa && setenv("LOADSTONE_ISA", s->isa, 1) != 0)
+    static const char *const names[] = {
+        [ISA_AVX512] = "avx512", [ISA_AVX2] = "avx2", [ISA_SCALAR] = "scalar"};
+    int rc =
+        s->isa == ISA_AUTO ? unsetenv("LOADSTONE_ISA") : setenv("LOADSTONE_ISA", names[s->isa], 1);
+    if (rc != 0)
         return err_system(ctx, errno, "setting LOADSTONE_ISA");
     return ERR_OK;
 }

@@ -39,8 +39,8 @@ static const struct config_row server_rows[] = {
         .help = "memory that indexes and their builds may take"),
     ROW(CONFIG_CHOICE, "io", io, .standard = "auto", .choices = "auto uring posix",
         .help = "how files are written; auto probes io_uring"),
-    ROW(CONFIG_TEXT, "isa", isa, .takes = "avx512|avx2|scalar", .unset = "the best there is",
-        .help = "instruction set of the distance kernels"),
+    ROW(CONFIG_CHOICE, "isa", isa, .standard = "auto", .choices = "auto avx512 avx2 scalar",
+        .help = "instruction set of the distance kernels; auto takes the best there is"),
 };
 
 static const struct config_row access_rows[] = {

@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "io/io.h"
 
+enum isa { ISA_AUTO, ISA_AVX512, ISA_AVX2, ISA_SCALAR };
+
 struct settings {
     const char *data;
     const char *config;
@@ -17,7 +19,7 @@ struct settings {
     uint64_t build_threads;
     uint64_t memory_bytes; /* 0: half of the machine's or the control group's */
     enum io_backend io;
-    const char *isa;      /* NULL: the best that the processor has */
+    enum isa isa;
     const char *log_file; /* NULL: standard error */
     enum log_format log_format;
     enum log_level log_level;

@@ -56,10 +56,11 @@ static unsigned distance(const char *a, const char *b)
     return row[n];
 }
 
+/* The known name that `name` was meant to be: at most a third of it differs. NULL without one. */
 static const char *nearest(const struct config *c, const char *name)
 {
-    const char *best = "";
-    unsigned least = UINT32_MAX;
+    const char *best = NULL;
+    unsigned least = (unsigned)strlen(name) / 3 + 1;
     void *values;
     for (unsigned i = 0; i < c->nrows; i++) {
         const char *known = row_at(c, i, &values)->name;
@@ -112,12 +113,18 @@ static enum err unknown(const struct config *c, enum config_source source, const
     for (i = 0; i < n && i < NAME_BYTES - 1; i++)
         lower[i] = given[i] == '-' ? '_' : (char)tolower((unsigned char)given[i]);
     lower[i] = 0;
-    spell(source, nearest(c, lower), known, sizeof known);
+    const char *before = source == CONFIG_ENV    ? CONFIG_ENV_PREFIX
+                         : source == CONFIG_FLAG ? "--"
+                                                 : "";
+    const char *meant = nearest(c, lower);
+    int shown = (int)(n < 80 ? n : 80);
+    if (!meant)
+        return err_set(ctx, ERR_INVALID,
+                       "unknown setting '%s%.*s'; loadstoned --help lists the known ones", before,
+                       shown, given);
+    spell(source, meant, known, sizeof known);
     return err_set(ctx, ERR_INVALID, "unknown setting '%s%.*s'; the nearest known one is %s",
-                   source == CONFIG_ENV    ? CONFIG_ENV_PREFIX
-                   : source == CONFIG_FLAG ? "--"
-                                           : "",
-                   (int)(n < 80 ? n : 80), given, known);
+                   before, shown, given, known);
 }
 
 /* ---- values ---- */

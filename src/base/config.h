@@ -54,8 +54,8 @@ struct config {
 void config_init(struct config *c, const struct config_group *groups, unsigned ngroups);
 void config_deinit(struct config *c); /* frees the texts */
 
-/* The sources, in any order. ERR_INVALID names the setting, what it takes, for an unknown name the
- * nearest known one, and for a file its line. */
+/* The sources, in any order. ERR_INVALID names the setting, what it takes, for an unknown name a
+ * known one that is near, and for a file its line. */
 
 /* "--name value" or "--name=value"; argv[0] is the first of them. */
 WARN_UNUSED enum err config_read_flags(struct config *c, int argc, char **argv,

@@ -45,7 +45,7 @@ void metric_register(struct metric_family *m);
                                        .labels = (labels_)};                                       \
     __attribute__((constructor)) static void var##_register(void)                                  \
     {                                                                                              \
-        metric_register(&var);                                                                     \
+        metric_register(&(var));                                                                   \
     }
 #define METRIC_COUNTER(var, name, help) METRIC_DEFINE(var, METRIC_IS_COUNTER, name, help, 1, NULL)
 #define METRIC_HISTOGRAM(var, name, help)                                                          \

@@ -96,3 +96,8 @@ def test_settings_takes_nothing_else():
 def test_kernels_and_backend_are_settings_too(start_daemon):
     daemon = start_daemon(args=["--isa=scalar", "--io=posix"])
     daemon.wait_log("io posix, kernels scalar")
+
+
+def test_kernels_that_there_are_none_of_are_a_usage_error():
+    takes = "takes auto, avx512, avx2 or scalar, not 'mmx'"
+    one_sentence(run("serve", "--data=x", "--isa=mmx"), 2, f"--isa {takes}")

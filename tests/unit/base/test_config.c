@@ -166,9 +166,11 @@ static void test_unknown_names_get_the_nearest_known_one(void **state)
     assert_refused(env("LOADSTONE_LOGLEVEL=info"), "'LOADSTONE_LOGLEVEL'; the nearest known one is "
                                                    "LOADSTONE_LOG_LEVEL");
     assert_refused(env("LOADSTONE_threads=2"), "nearest known one is LOADSTONE_THREADS");
-    assert_refused(file("threads = 1\nbody-bytes = 5\n"), "line 2: unknown setting 'body-bytes'; "
-                                                          "the nearest known one is "
-                                                          "body_bytes_max");
+    assert_refused(file("threads = 1\nbody-bytes-mx = 5\n"),
+                   "line 2: unknown setting 'body-bytes-mx'; the nearest known one is "
+                   "body_bytes_max");
+    assert_refused(flags("--bogus 3"), "unknown setting '--bogus'; loadstoned --help lists");
+    assert_refused(file("x = 1\n"), "unknown setting 'x'; loadstoned --help lists");
 }
 
 static void test_values_out_of_range_are_told_the_range(void **state)
