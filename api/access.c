@@ -211,7 +211,7 @@ static bool take_token(const char *authorization, char out[TOKEN_MAX])
     size_t n = strlen(token);
     if (n < TOKEN_MIN || n > TOKEN_MAX)
         return false;
-    memcpy(out, token, n);
+    mempcpy(out, token, n);
     return true;
 }
 

@@ -93,8 +93,9 @@ void columns_put_name(struct buf *out, const struct schema *s, uint32_t feature)
         return;
     uint8_t *to = out->data + out->len;
     to[0] = '"';
-    memcpy(to + 1, name, n);
-    memcpy(to + 1 + n, "\":", 2);
+    uint8_t *end = mempcpy(to + 1, name, n);
+    end[0] = '"';
+    end[1] = ':';
     out->len += n + 3;
 }
 

@@ -103,7 +103,8 @@ static void put_cell(const struct strip_at *at, uint32_t feature, uint32_t width
                      uint8_t *value)
 {
     *state = at->schema ? STATE_NULL : STATE_NO_KEY;
-    if (!at->strip || feature >= at->schema->nfeatures || strip_null(at->strip, feature))
+    if (!at->schema || !at->strip || feature >= at->schema->nfeatures ||
+        strip_null(at->strip, feature))
         return;
     *state = STATE_VALUE;
     const uint8_t *cell = at->strip + at->schema->features[feature].strip_offset;

@@ -13,8 +13,8 @@
 
 #define ROW(kind, field, by_default, least, most, what)                                            \
     {                                                                                              \
-        .name = #field, .type = kind, .offset = offsetof(struct limits, field),                    \
-        .standard = by_default, .min = least, .max = most, .help = what                            \
+        .name = #field, .type = (kind), .offset = offsetof(struct limits, field),                  \
+        .standard = (by_default), .min = (least), .max = (most), .help = (what)                    \
     }
 
 static const struct config_row rows[] = {

@@ -419,7 +419,7 @@ int main(int argc, char **argv)
         {"cpu", 1, 0, 'C'},          {"seed", 1, 0, 'S'},     {"rate", 1, 0, 'r'},
         {"poisson", 0, 0, 'P'},      {"spin", 0, 0, 'I'},     {0},
     };
-    struct options o = {
+    static struct options o = {
         .workload = {.keys = 1,
                      .batch = 1,
                      .path = "/",

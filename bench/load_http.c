@@ -17,9 +17,8 @@ enum { HEAD_ROOM = 512 };
 
 static size_t put(char *out, const char *text)
 {
-    size_t n = strlen(text);
-    memcpy(out, text, n);
-    return n;
+    char *end = mempcpy(out, text, strlen(text));
+    return (size_t)(end - out);
 }
 
 static size_t request_get(const struct workload *w, uint64_t *rng, char *out)

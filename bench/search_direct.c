@@ -51,6 +51,13 @@ static struct body *read_bodies(const char *path, uint32_t *n)
     return all;
 }
 
+static void free_bodies(struct body *all, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        free((void *)all[i].data);
+    free(all);
+}
+
 static struct snapshot *wait_indexed(struct catalog *cat, struct indexer *ix, const char *name,
                                      struct err_ctx *ctx)
 {
@@ -130,6 +137,7 @@ int main(int argc, char **argv)
     check(catalog_open(argv[1], io, &hooks, &cat, &ctx), &ctx);
     struct snapshot *s = wait_indexed(cat, ix, argv[2], &ctx);
     measure(s, bodies, nbodies, &p, strtod(argv[6], NULL), &ctx);
+    free_bodies(bodies, nbodies);
     snapshot_release(s);
     indexer_free(ix);
     catalog_close(cat);

@@ -78,7 +78,7 @@ static void gather_strips(struct data *d, const uint32_t *rows, unsigned fields)
         for (unsigned i = 0; i < BATCH; i++) {
             const uint8_t *strip = d->strips + (size_t)rows[i] * STRIP_BYTES;
             states[i] = strip[NULLS_AT] >> f & 1;
-            copy(out + i * width[f], strip + strip_at[f], width[f]);
+            copy(out + (size_t)i * width[f], strip + strip_at[f], width[f]);
         }
         d->sum += out[7] + states[9];
     }
@@ -95,7 +95,7 @@ static void gather_columns(struct data *d, const uint32_t *rows, unsigned fields
     for (unsigned f = 0; f < fields; f++) {
         for (unsigned i = 0; i < BATCH; i++) {
             states[i] = d->nulls[rows[i]] >> f & 1;
-            copy(out + i * width[f], d->columns[f] + (size_t)rows[i] * width[f], width[f]);
+            copy(out + (size_t)i * width[f], d->columns[f] + (size_t)rows[i] * width[f], width[f]);
         }
         d->sum += out[7] + states[9];
     }

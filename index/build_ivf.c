@@ -111,6 +111,7 @@ static enum err take_sample(struct ivf_build *v, struct err_ctx *ctx)
     RETURN_NOT_OK(build_allocate(&v->sample, v->nsample, v->shape.dim * sizeof(float), ctx));
     for (uint64_t i = 0; i < v->nsample; i++) {
         uint64_t from = i * vectors / v->nsample, to = (i + 1) * vectors / v->nsample;
+        ASSERT(to > from); /* a sample has at most all vectors */
         uint32_t at = (uint32_t)(from + scramble(i) % (to - from));
         graph_vector(v->build->segment, row_at(v, at), v->sample + i * v->shape.dim);
     }
