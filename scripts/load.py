@@ -35,6 +35,7 @@ from toolslib.client import Client, Collection, Patience, Refused, Unreachable
 PART_BYTES = 512 << 20
 CONNECTIONS = 4
 CONFLICTS = (409, 422)
+INDEX_OPTIONS = {"hnsw": ("m", "ef_construction"), "ivf": ("nlist",)}
 
 
 class Failed(Exception):
@@ -68,7 +69,9 @@ def schema_file(path):
     try:
         with open(path) as f:
             schema = json.load(f)
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise argparse.ArgumentTypeError(client.system_sentence(e)) from e
+    except ValueError as e:
         raise argparse.ArgumentTypeError(f"{path}: {e}") from e
     if not isinstance(schema, dict):
         raise argparse.ArgumentTypeError(f"{path} is no JSON object")
@@ -166,6 +169,11 @@ def parse_arguments(arguments):
         parser.error("--rows and --first-key are for vector files: NDJSON rows carry their keys")
     if options.schema is not None and not lines:
         parser.error("--schema is for NDJSON: a vector file says all but --metric and --index")
+    for kind, names in INDEX_OPTIONS.items():
+        given = [name for name in names if getattr(options, name) is not None]
+        if given and options.index not in (None, "auto", kind):
+            flag = given[0].replace("_", "-")
+            parser.error(f"--{flag} is for --index {kind}, not for --index {options.index}")
     options.collection = options.collection or default_name(options.file)
     return options
 
@@ -253,7 +261,7 @@ class Loader:
 
     def _work(self):
         collection = Collection(Client(self.options.url, self.token), self.options.collection)
-        patience = Patience(self.options.patience, self.progress.note, self._pause)
+        patience = Patience(self.options.patience, self.progress.note, self._pause, met=True)
         try:
             while not self.stop.is_set():
                 part = self.parts.get_nowait()
@@ -395,8 +403,10 @@ def main(arguments):
     options = parse_arguments(arguments)
     try:
         load(options)
-    except (Failed, Refused, Unreachable, formats.WrongFile, journal.Busy, OSError) as e:
+    except (Failed, Refused, Unreachable, formats.WrongFile, journal.Busy) as e:
         sys.exit(f"load: {e}")
+    except OSError as e:
+        sys.exit(f"load: {client.system_sentence(e)}")
     except KeyboardInterrupt:
         print("\nload: broken off; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

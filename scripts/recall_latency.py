@@ -239,7 +239,8 @@ def measure_point(subject, requests, connections, options):
 
 def measure(subject, queries, known, options):
     """A point for each effort and concurrency, printed as it is known."""
-    columns = [(title.format(k=options.k), *rest) for title, *rest in COLUMNS]
+    titled = [(title.format(k=options.k), *rest) for title, *rest in COLUMNS]
+    columns = [(title, max(width, len(title)), right) for title, width, right in titled]
     screen.row(columns, [title for title, _, _ in columns])
     points = []
     for effort in efforts_of(subject, options):
@@ -348,9 +349,10 @@ def main(arguments):
         formats.WrongFile,
         truth.NoTruth,
         plot.NoMatplotlib,
-        OSError,
     ) as e:
         sys.exit(f"recall_latency: {e}")
+    except OSError as e:
+        sys.exit(f"recall_latency: {client.system_sentence(e)}")
     except KeyboardInterrupt:
         sys.exit(130)
 

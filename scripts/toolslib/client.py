@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import time
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -35,6 +36,17 @@ class Refused(Exception):
 
 class Unreachable(Exception):
     """Nothing answers."""
+
+
+class NoSuchHost(Unreachable):
+    """The name of the host has no address."""
+
+
+def system_sentence(e):
+    """An OSError without its number."""
+    if isinstance(e, FileNotFoundError) and e.filename:
+        return f"{e.filename}: there is no such file"
+    return f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e)
 
 
 class _File:
@@ -103,6 +115,9 @@ class Client:
         iterable of blocks (with Content-Length among the headers)."""
         try:
             answer, data = self._exchange(method, path, body, self.headers | (headers or {}))
+        except socket.gaierror as e:
+            host = self.connection.host
+            raise NoSuchHost(f"{self.url}: the host {host} is not found ({e.strerror})") from e
         except (OSError, http.client.HTTPException) as e:
             self.connection.close()
             raise Unreachable(f"no answer from {self.url}: {e or type(e).__name__}") from e
@@ -203,20 +218,25 @@ def refusal(status, data, retry_after=""):
 
 class Patience:
     """Repeats a call that met a busy (429, 503) or absent daemon, waiting as long as its
-    Retry-After says, else twice as long each time; gives up `seconds` after the first failure."""
+    Retry-After says, else twice as long each time; gives up `seconds` after the first failure. A
+    host that is not found is waited for only when it was there before (`met`)."""
 
     FIRST_S, LONGEST_S = 0.25, 10.0
 
-    def __init__(self, seconds, tell=lambda sentence: None, sleep=time.sleep):
-        self.seconds, self.tell, self.sleep = seconds, tell, sleep
+    def __init__(self, seconds, tell=lambda sentence: None, sleep=time.sleep, met=False):
+        self.seconds, self.tell, self.sleep, self.met = seconds, tell, sleep, met
 
     def call(self, action):
         pause_s, deadline = self.FIRST_S, None
         while True:
             try:
-                return action()
+                result = action()
+                self.met = True
+                return result
             except (Refused, Unreachable) as e:
                 if isinstance(e, Refused) and e.status not in (429, 503):
+                    raise
+                if isinstance(e, NoSuchHost) and not self.met:
                     raise
                 now = time.monotonic()
                 if deadline is None:

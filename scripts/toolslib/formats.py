@@ -21,11 +21,11 @@ import tempfile
 import zlib
 from pathlib import Path
 
-import numpy as np
+from .numeric import np
 
 BLOCK_BYTES = 4 << 20
 DIM_MAX = 65536
-DTYPES = {np.dtype(t): t for t in ("float16", "float32", "float64", "int8", "uint8")}
+DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 ROW_FORMATS = {".fvecs": "<f4", ".bvecs": "u1"}
 HEADED_FORMATS = {".fbin": "<f4", ".u8bin": "u1", ".i8bin": "i1"}
 HDF5 = (".hdf5", ".h5")
@@ -164,13 +164,12 @@ class _Bytes:
 
 def _open_npy(path, data):
     shape, fortran, dtype, offset = _read_npy(path, data)
-    stored = DTYPES.get(dtype.newbyteorder("="))
-    if stored is None:
+    if dtype.name not in DTYPES:
         raise WrongFile(
-            f"{path}: it holds {dtype}; vectors are {', '.join(DTYPES.values())}: convert it with "
+            f"{path}: it holds {dtype}; vectors are {', '.join(DTYPES)}: convert it with "
             "array.astype('float32')"
         )
-    return Vectors(path, _array(data, dtype, shape, offset, "F" if fortran else "C"), stored)
+    return Vectors(path, _array(data, dtype, shape, offset, "F" if fortran else "C"), dtype.name)
 
 
 def _records(path, data, dtype):
@@ -234,21 +233,21 @@ def _hdf5_set(path, file, name):
 def _open_hdf5_vectors(path, name):
     file = _open_hdf5(path)
     found = _hdf5_set(path, file, name)
-    stored = DTYPES.get(found.dtype.newbyteorder("="))
-    if stored is None:
+    if found.dtype.name not in DTYPES:
         raise WrongFile(f"{path}: {name} holds {found.dtype}, no kind of vector that is known here")
     distance = file.attrs.get("distance")
     distance = distance.decode() if isinstance(distance, bytes) else distance
     if distance is not None and distance not in HDF5_METRICS:
         raise WrongFile(f"{path}: its distance is {distance}; Loadstone has l2, cosine and ip")
-    return Vectors(path, found, stored, HDF5_METRICS.get(distance))
+    return Vectors(path, found, found.dtype.name, HDF5_METRICS.get(distance))
 
 
 # ---- the two entrances ----
 
 
-def open_vectors(path, dataset="train", tell=None):
-    """Vectors of any of the formats; `dataset` names the one inside an HDF5 file."""
+def open_vectors(path, dataset="train", tell=None, also=()):
+    """Vectors of any of the formats; `dataset` names the one inside an HDF5 file, `also` what else
+    the caller reads."""
     kind = suffix(path)
     if kind in NEIGHBOURS:
         raise WrongFile(
@@ -256,7 +255,10 @@ def open_vectors(path, dataset="train", tell=None):
             "recall_latency.py --truth"
         )
     if kind not in VECTORS:
-        raise WrongFile(f"{path}: name a file that ends in {', '.join(VECTORS)} or one of them.gz")
+        raise WrongFile(
+            f"{path}: name a file that ends in {', '.join((*VECTORS, *also))}, or in one of these "
+            "(not HDF5) and .gz"
+        )
     if kind in HDF5:
         return _open_hdf5_vectors(path, dataset)
     data = map_file(path, tell)

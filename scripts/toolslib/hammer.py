@@ -19,9 +19,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from . import client, stats
+from .numeric import np
 
 TIMEOUT_S = 120
 

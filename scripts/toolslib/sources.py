@@ -14,9 +14,8 @@ A source is a line of `extent` units (rows of a vector file, bytes of an NDJSON 
 
 import json
 
-import numpy as np
-
 from . import client, formats
+from .numeric import np
 
 SAMPLES = 8
 NDJSON = (".ndjson", ".jsonl")
@@ -192,7 +191,8 @@ def open_source(path, options, tell=None):
     """The source that a file's name and the options ask for."""
     if formats.suffix(path) in NDJSON:
         return Lines(path, formats.map_file(path, tell), options.schema)
-    return Rows(formats.open_vectors(path, options.dataset, tell), options.first_key, options.rows)
+    vectors = formats.open_vectors(path, options.dataset, tell, also=NDJSON)
+    return Rows(vectors, options.first_key, options.rows)
 
 
 # ---- what the server has ----

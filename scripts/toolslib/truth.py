@@ -10,9 +10,8 @@ Truth(kth, wanted): per query the distance of the last true neighbour and how ma
 import json
 import random
 
-import numpy as np
-
 from . import client, formats
+from .numeric import np
 
 EXACT_QUERIES = 16
 CHECKED = 8

@@ -7,6 +7,7 @@ import http.server
 import io
 import itertools
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -448,7 +449,7 @@ WRONG = {
     "no gz": ("a.fbin.gz", lambda path: path.write_bytes(b"abcd" * 9), "no whole .gz"),
     "no hdf5": (*broken(b"abcd" * 9, "a.hdf5"), "no HDF5 file"),
     "neighbours": (*broken(with_head(np.zeros((4, 4), np.int32)), "a.ibin"), "--truth"),
-    "unknown suffix": (*broken(b"abcd", "a.parquet"), "name a file that ends in"),
+    "unknown suffix": (*broken(b"abcd", "a.parquet"), ".h5, .ndjson, .jsonl, or in one"),
     "no JSON": (*broken(b'{"key":1}\n{"key"\n', "a.ndjson"), "line 2 is no JSON"),
     "no rows of JSON": (*broken(b"\n \n", "a.ndjson"), "no rows"),
     "JSON of no type": (*broken(b'{"key":1,"a":{}}\n', "a.ndjson"), "type of a is not clear"),
@@ -466,11 +467,47 @@ def test_a_wrong_file_is_named_and_loads_nothing(load, client, collection, tmp_p
 
 
 def test_a_missing_file_and_an_absent_server_are_sentences(load, tmp_path):
-    assert "No such file" in load(tmp_path / "none.npy", status=1)
+    missing = load(tmp_path / "none.npy", status=1)
+    assert missing == f"load: {tmp_path / 'none.npy'}: there is no such file\n"
     npy(FLOATS)(tmp_path / "a.npy")
     nowhere = ("--url", "http://127.0.0.1:1", "--patience", 0)
     assert "no answer from" in load(tmp_path / "a.npy", *nowhere, status=1)
     assert "is no address" in load(tmp_path / "a.npy", "--url", "ftp://x", status=1)
+
+
+def test_a_host_that_is_not_found_is_not_waited_for(load, tmp_path):
+    npy(FLOATS)(tmp_path / "a.npy")
+    out = load(tmp_path / "a.npy", "--url", "http://nowhere.invalid:1", status=1)
+    assert "nowhere.invalid is not found" in out and "trying again" not in out
+
+
+@pytest.mark.parametrize("script", ["load.py", "recall_latency.py"])
+def test_help_needs_no_numpy(tmp_path, script):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('numpy')\n")
+    path = SCRIPT.with_name(script)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def run(*args):
+        return subprocess.run(
+            [sys.executable, str(path), *args], env=environment, capture_output=True, text=True
+        )
+
+    assert run("--help").returncode == 0
+    assert run("--bogus").returncode == 2
+
+
+def test_loading_without_numpy_says_how_to_get_it(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('numpy')\n")
+    npy(FLOATS)(tmp_path / "a.npy")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path / "a.npy")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("numpy is missing") and ended.stderr.count("\n") == 1
 
 
 def test_a_refused_row_is_named_as_it_is_numbered_in_the_file(load, collection, tmp_path):
@@ -524,6 +561,9 @@ def test_options_that_do_not_fit_the_file_are_a_usage_error(load, tmp_path, caps
         ("a.npy", "--schema", tmp_path / "schema.json"),
         ("a.npy", "--part-bytes", "many"),
         ("a.npy", "--connections", 0),
+        ("a.npy", "--m", 4, "--index", "ivf"),
+        ("a.npy", "--ef-construction", 40, "--index", "flat"),
+        ("a.npy", "--nlist", 4, "--index", "hnsw"),
     ):
         load(tmp_path / name, *args, status=2)
         assert args[0] in capsys.readouterr().err

@@ -207,6 +207,14 @@ def test_efforts_follow_the_index(thin, measure, asked):
     assert efforts == [{"ef": 128}, {"ef": 256}, {"ef": 512}]
 
 
+def test_the_head_of_the_table_has_room_for_a_large_k(thin, measure, asked):
+    args = ("--queries", asked, "--queries-max", 2, "--rounds", 1, "--concurrency", 1)
+    report, out = measure(thin.name, *args, "--k", 1000)
+    head = next(line for line in out.splitlines() if "connections" in line)
+    assert "  recall@1000  " in head
+    assert "~" not in head and len(report["points"]) == 1
+
+
 def test_what_cannot_be_measured_is_a_sentence(client, thin, measure, asked, truth, tmp_path):
     gt = write_ibin(tmp_path / "gt.ibin", truth["l2"][0])
     other = write_ibin(tmp_path / "other.ibin", truth["l2"][0][::-1])
