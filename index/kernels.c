@@ -59,12 +59,11 @@ enum err kernels_init(struct err_ctx *ctx)
 {
     const char *forced = getenv("LOADSTONE_ISA");
     const struct kernels *found = NULL;
-    if (forced && *forced) {
+    if (forced && *forced && strcmp(forced, "auto") != 0) {
         found = kernels_find(forced);
         if (!name_known(forced))
             return err_set(ctx, ERR_INVALID,
-                           "LOADSTONE_ISA is \"%s\": use avx512, avx2 or scalar, or leave it unset",
-                           forced);
+                           "LOADSTONE_ISA is \"%s\": use auto, avx512, avx2 or scalar", forced);
         if (!found)
             return err_set(ctx, ERR_INVALID,
                            "LOADSTONE_ISA (or --isa) asks for %s, which this processor does not "

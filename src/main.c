@@ -136,10 +136,8 @@ static void set_up_allocator(void)
 static enum err pick_kernels(const struct settings *s, struct err_ctx *ctx)
 {
     static const char *const names[] = {
-        [ISA_AVX512] = "avx512", [ISA_AVX2] = "avx2", [ISA_SCALAR] = "scalar"};
-    int rc =
-        s->isa == ISA_AUTO ? unsetenv("LOADSTONE_ISA") : setenv("LOADSTONE_ISA", names[s->isa], 1);
-    if (rc != 0)
+        [ISA_AUTO] = "auto", [ISA_AVX512] = "avx512", [ISA_AVX2] = "avx2", [ISA_SCALAR] = "scalar"};
+    if (setenv("LOADSTONE_ISA", names[s->isa], 1) != 0)
         return err_system(ctx, errno, "setting LOADSTONE_ISA");
     return ERR_OK;
 }

@@ -70,7 +70,7 @@ enum { GROUPS = 4 };
 #define GROUP(title, rows, values)                                                                 \
     (struct config_group)                                                                          \
     {                                                                                              \
-        title, rows, sizeof rows / sizeof rows[0], values                                          \
+        title, rows, sizeof(rows) / sizeof((rows)[0]), values                                      \
     }
 
 static struct settings shown; /* what the texts describe */

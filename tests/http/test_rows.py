@@ -264,6 +264,13 @@ def test_string_keys_of_any_text(table):
         assert (row["key"], row["features"]["a"]) == (k, i)
 
 
+def test_a_key_that_holds_nul_is_fetched_by_features_alone(collection):
+    collection.create(key="string", features={"n": "int64"})
+    collection.load([{"key": "a\0b", "n": 7}])
+    assert collection.fetch(["a\0b", "a"])["features"] == {"n": [7, None]}
+    problem(collection.client.get(f"{collection.path}/rows/a%00b"), 400, "%00")
+
+
 def test_readers_never_see_half_a_commit(backend_collection):
     """Each commit sets every row to its own number; a reader must see one number in all rows."""
     c = backend_collection.create(key="int64", features={"n": "int64"})

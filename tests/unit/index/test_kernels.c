@@ -164,9 +164,15 @@ static void an_instruction_set_can_be_forced(void **state)
     assert_string_equal(index_isa(), "scalar");
     setenv("LOADSTONE_ISA", "mmx", 1);
     assert_int_equal(kernels_init(&ctx), ERR_INVALID);
-    assert_non_null(strstr(ctx.detail, "LOADSTONE_ISA is \"mmx\": use avx512, avx2 or scalar"));
+    assert_non_null(
+        strstr(ctx.detail, "LOADSTONE_ISA is \"mmx\": use auto, avx512, avx2 or scalar"));
     unsetenv("LOADSTONE_ISA");
     assert_int_equal(kernels_init(&ctx), ERR_OK);
+    const char *best = index_isa();
+    setenv("LOADSTONE_ISA", "auto", 1);
+    assert_int_equal(kernels_init(&ctx), ERR_OK);
+    assert_string_equal(index_isa(), best);
+    unsetenv("LOADSTONE_ISA");
 }
 
 int main(void)
