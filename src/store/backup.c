@@ -19,11 +19,12 @@
  * (its id tells); a group came into the log behind one that was read while it was being written,
  * which reads like damage. Damage fails every time.
  *
- * Threads: one. Failure: `dest`.partial stays behind, and the sentence says so. */
+ * Threads: one. Failure: `dest`.partial stays behind if it was made; the sentence then says so. */
 #include "store/backup.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -467,15 +468,40 @@ static enum err copy_all(struct backup *b, struct err_ctx *ctx)
     return copy_small(b, "FORMAT", "", ctx);
 }
 
+static void parent_of(const char *path, char out[PATH_CAP])
+{
+    snprintf(out, PATH_CAP, "%s", path);
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/')
+        out[--n] = 0;
+    char *slash = strrchr(out, '/');
+    if (slash)
+        slash[slash == out] = 0;
+    else
+        snprintf(out, PATH_CAP, ".");
+}
+
 static enum err sync_parent(struct io *io, const char *path, struct err_ctx *ctx)
 {
     char parent[PATH_CAP];
-    snprintf(parent, sizeof parent, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (!slash)
-        return io_sync_dir(io, ".", ctx);
-    slash[slash == parent] = 0;
+    parent_of(path, parent);
     return io_sync_dir(io, parent, ctx);
+}
+
+/* A copy inside the data directory would be taken for a collection, and be copied itself. */
+static enum err check_outside(const char *data, const char *dest, struct err_ctx *ctx)
+{
+    char parent[PATH_CAP], real_data[PATH_MAX], real_parent[PATH_MAX];
+    parent_of(dest, parent);
+    if (!realpath(data, real_data))
+        return err_system(ctx, errno, "open directory %s", data);
+    if (!realpath(parent, real_parent))
+        return err_system(ctx, errno, "open directory %s", parent);
+    size_t n = strlen(real_data);
+    if (strncmp(real_parent, real_data, n) != 0 || (real_parent[n] && real_parent[n] != '/'))
+        return ERR_OK;
+    return err_set(ctx, ERR_INVALID,
+                   "%s lies in the data directory %s: choose a name outside of it", dest, data);
 }
 
 static enum err copy_and_rename(struct backup *b, const char *dest, struct err_ctx *ctx)
@@ -489,7 +515,8 @@ static enum err copy_and_rename(struct backup *b, const char *dest, struct err_c
     if (e == ERR_OK)
         e = sync_parent(b->io, dest, &why);
     if (e != ERR_OK)
-        return err_set(ctx, e, "%.900s; remove %s", why.detail, b->dest);
+        return exists(b->dest) ? err_set(ctx, e, "%.900s; remove %s", why.detail, b->dest)
+                               : err_set(ctx, e, "%s", why.detail);
     if (b->any_fault)
         return err_set(ctx, ERR_CORRUPT,
                        "%s lacks the collections named above: they can't be read whole", dest);
@@ -503,6 +530,7 @@ enum err backup_run(struct io *io, const char *data, const char *dest,
     struct backup b = {.io = io, .data = data, .report = report, .arg = arg};
     if (strlen(data) > CATALOG_DIR_MAX || strlen(dest) > CATALOG_DIR_MAX)
         return err_set(ctx, ERR_INVALID, "a path is longer than %d bytes", CATALOG_DIR_MAX);
+    RETURN_NOT_OK(check_outside(data, dest, ctx));
     if (asprintf(&b.dest, "%s.partial", dest) < 0)
         return err_no_memory(ctx, strlen(dest));
     const char *taken = exists(dest) ? dest : exists(b.dest) ? b.dest : NULL;

@@ -231,6 +231,23 @@ def test_nothing_is_overwritten(daemon):
     assert not (daemon.root / "backup.partial").exists()
 
 
+@pytest.mark.parametrize("where", ["copy", "c/../copy", "c/copy", "link/copy"])
+def test_a_copy_inside_the_data_directory_is_refused(own_daemon, where):
+    Collection(own_daemon.client, "c").create(key="int64")
+    before = sorted(p.name for p in own_daemon.data.iterdir())
+    link = own_daemon.root / "link"
+    link.symlink_to(own_daemon.data.resolve())
+    dest = own_daemon.root / where if where.startswith("link") else f"{own_daemon.data}/{where}"
+    done = back_up(own_daemon, dest, status=1)
+    assert "lies in the data directory" in done.stderr and "remove" not in done.stderr
+    assert sorted(p.name for p in own_daemon.data.iterdir()) == before
+
+
+def test_a_copy_that_was_not_begun_needs_no_removing(daemon):
+    done = back_up(daemon, daemon.root / "missing" / "copy", status=1)
+    assert "No such file" in done.stderr and "remove" not in done.stderr
+
+
 @pytest.mark.parametrize("args", [[], ["x"], ["a", "b", "c"]])
 def test_a_wrong_command_line_is_status_2(args):
     done = subprocess.run([BINARY, "backup", *args], capture_output=True, text=True)
