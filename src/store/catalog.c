@@ -118,10 +118,37 @@ void catalog_remove_tree(const char *path)
 
 /* ---- opening ---- */
 
+static bool is_collection(const char *dir, const char *name)
+{
+    char path[PATH_CAP];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s/log", dir, name);
+    return name_valid(name) && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+enum err catalog_check_new(const char *dir, struct err_ctx *ctx)
+{
+    bool holds = false;
+    DIR *d = opendir(dir);
+    if (!d)
+        return err_system(ctx, errno, "open directory %s", dir);
+    for (struct dirent *de; !holds && (de = readdir(d));)
+        holds = is_collection(dir, de->d_name);
+    closedir(d);
+    if (!holds)
+        return ERR_OK;
+    return err_set(ctx, ERR_CORRUPT,
+                   "%s holds collections but no FORMAT file: bring it back from a backup, or copy "
+                   "that of another data directory of the same release",
+                   dir);
+}
+
 static enum err lock_dir(struct catalog *cat, struct err_ctx *ctx)
 {
     char path[PATH_CAP], text[64] = "";
     entry_path(cat, "FORMAT", path);
+    if (access(path, F_OK) != 0)
+        RETURN_NOT_OK(catalog_check_new(cat->dir, ctx));
     cat->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (cat->lock_fd < 0)
         return err_system(ctx, errno, "open %s", path);

@@ -42,6 +42,8 @@ struct entry *entry_new(const char *name, struct collection *c, const char *faul
 /* With cat->lock: replaces the table by one with `add` in and `drop` out (either may be NULL). */
 WARN_UNUSED enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
                                   struct err_ctx *ctx);
+/* ERR_CORRUPT when the directory holds collections: only an empty one may be without FORMAT. */
+WARN_UNUSED enum err catalog_check_new(const char *dir, struct err_ctx *ctx);
 void entry_path(const struct catalog *cat, const char *name, char out[PATH_CAP]);
 
 /* Removes a directory and what is in it; what stays behind is said in the log. */

@@ -283,11 +283,15 @@ static void check_tombstones(struct check *ck)
     }
     for (struct dirent *e; (e = readdir(d));) {
         char file[PATH_CAP], text[32] = "", *end = text;
-        if (e->d_name[0] == '.')
+        if (!name_valid(e->d_name)) /* half written: never read */
             continue;
         snprintf(file, sizeof file, "%.3700s/%s", path, e->d_name);
         FILE *f = fopen(file, "r");
-        bool ok = f && fgets(text, sizeof text, f) && strtoull(text, &end, 10) && *end == '\n';
+        bool ok = f && fgets(text, sizeof text, f) && text[0] >= '0' && text[0] <= '9';
+        if (ok) {
+            (void)strtoull(text, &end, 10);
+            ok = *end == '\n';
+        }
         if (f)
             fclose(f);
         if (!ok)
@@ -338,8 +342,10 @@ static enum err lock_format(const char *dir, int *fd, struct err_ctx *ctx)
     char path[PATH_CAP], text[64] = "";
     snprintf(path, sizeof path, "%s/FORMAT", dir);
     *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0 && errno == ENOENT)
+    if (*fd < 0 && errno == ENOENT) {
+        RETURN_NOT_OK(catalog_check_new(dir, ctx));
         return err_set(ctx, ERR_NOT_FOUND, "%s is no data directory: it holds no file FORMAT", dir);
+    }
     if (*fd < 0)
         return err_system(ctx, errno, "open %s", path);
     if (flock(*fd, LOCK_SH | LOCK_NB) != 0)

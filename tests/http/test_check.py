@@ -207,6 +207,27 @@ def test_tombstone_that_holds_no_version_is_found(data):
     assert "gone: offset 0" in found
 
 
+def test_a_collection_dropped_before_its_first_version_is_sound(data):
+    (data / ".tombstones" / "gone").write_text("0\n")
+    (data / ".tombstones" / "gone.tmp").write_text("")
+    assert damage_lines(data) == []
+
+
+def test_collections_without_format_are_refused_by_check_and_serve_alike(data):
+    (data / "FORMAT").unlink()
+    status, lines = check(data)
+    assert status == 2 and "holds collections but no FORMAT file" in lines[-1], lines
+    done = subprocess.run(
+        [str(BINARY), "serve", "--data", str(data), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and "holds collections but no FORMAT file" in done.stderr, done
+    assert not (data / "FORMAT").exists()
+
+
 def test_running_daemon_and_wrong_usage_are_told(start_daemon, tmp_path):
     daemon = start_daemon()
     status, lines = check(daemon.data)
