@@ -49,7 +49,7 @@ static char **child_environment(void)
     return env;
 }
 
-static int spawn_with(const char *self, char **argv, int out, pid_t *pid)
+static int spawn_with(const char *self, char **argv, int dir, int out, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -61,6 +61,7 @@ static int spawn_with(const char *self, char **argv, int out, pid_t *pid)
     sigfillset(&all);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+    posix_spawn_file_actions_addfchdir_np(&actions, dir);
     posix_spawnattr_init(&attr);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attr, &none);
@@ -72,12 +73,12 @@ static int spawn_with(const char *self, char **argv, int out, pid_t *pid)
     return failed;
 }
 
-static enum err start(const char *self, char **argv, struct child *ch, struct err_ctx *ctx)
+static enum err start(const char *self, char **argv, int dir, struct child *ch, struct err_ctx *ctx)
 {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) != 0)
         return err_system(ctx, errno, "cannot open a pipe to the index build");
-    int failed = spawn_with(self, argv, fds[1], &ch->pid);
+    int failed = spawn_with(self, argv, dir, fds[1], &ch->pid);
     close(fds[1]);
     ch->out = fds[0];
     if (!failed)
@@ -132,12 +133,12 @@ static enum err result(const struct child *ch, int status, struct err_ctx *ctx)
                    WEXITSTATUS(status));
 }
 
-enum err build_child_run(const char *self, char **argv, const struct build_watch *watch,
+enum err build_child_run(const char *self, char **argv, int dir, const struct build_watch *watch,
                          struct err_ctx *ctx)
 {
     struct child ch = {.watch = watch};
     int status = 0;
-    RETURN_NOT_OK(start(self, argv, &ch, ctx));
+    RETURN_NOT_OK(start(self, argv, dir, &ch, ctx));
     struct pollfd p = {.fd = ch.out, .events = POLLIN};
     for (bool open = true; open;) {
         if (watch->cancelled(watch->arg)) {

@@ -10,9 +10,10 @@ struct build_watch {
     void (*progress)(void *arg, double share); /* 0..1, as the child says it */
 };
 
-/* Runs the program `self` with `argv` (NULL-terminated) to its end. An error is the child's own
- * sentence, or how it ended; after a kill by `cancelled` it is of no interest. */
-WARN_UNUSED enum err build_child_run(const char *self, char **argv, const struct build_watch *watch,
-                                     struct err_ctx *ctx);
+/* Runs the program `self` with `argv` (NULL-terminated) in the open directory `dir` to its end. An
+ * error is the child's own sentence, or how it ended; after a kill by `cancelled` it is of no
+ * interest. */
+WARN_UNUSED enum err build_child_run(const char *self, char **argv, int dir,
+                                     const struct build_watch *watch, struct err_ctx *ctx);
 
 #endif

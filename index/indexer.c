@@ -15,6 +15,10 @@
  * other settings than the schema's, it serves all the same while it is built anew. A damaged file,
  * or one of another segment, is not used.
  *
+ * A dropped collection's path may be its successor's: files are removed inside
+ * collection_enter_dir, and the child works in the directory that was opened inside it, by relative
+ * names.
+ *
  * Threads: `attach_lock` orders attaching and taking off; `lock` guards the queue and what
  * index_state_get reads; the build thread alone runs children. A job holds its collection and its
  * segment. Failure: said in the log once and in index_state.error; the segment goes on with what it
@@ -23,6 +27,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -154,15 +159,18 @@ static void watch_progress(void *arg, double share)
 
 /* The child's command line; the texts are in `t`. */
 struct child_args {
-    char m[16], ef[16], nlist[16], threads[16], memory[24], parent[16], id[33];
+    char segment[40], out[40], m[16], ef[16], nlist[16], threads[16], memory[24], parent[16],
+        id[33];
     char *argv[32];
 };
 
-static void fill_args(const struct indexer *ix, const struct job *j, char *path,
-                      struct child_args *t)
+static void fill_args(const struct indexer *ix, const struct job *j, struct child_args *t)
 {
     const struct index_plan *p = &j->plan;
     const struct schema *schema = j->segment->schema;
+    unsigned long long id = j->segment->id;
+    snprintf(t->segment, sizeof(t->segment), "segments/%016llx.seg", id);
+    snprintf(t->out, sizeof(t->out), "index/%016llx.ann", id);
     snprintf(t->m, sizeof(t->m), "%u", p->m);
     snprintf(t->ef, sizeof(t->ef), "%u", p->ef_construction);
     snprintf(t->nlist, sizeof(t->nlist), "%u", p->nlist);
@@ -175,9 +183,9 @@ static void fill_args(const struct indexer *ix, const struct job *j, char *path,
     char *const argv[] = {ix->self,
                           "build-index",
                           "--segment",
-                          j->segment->path,
+                          t->segment,
                           "--out",
-                          path,
+                          t->out,
                           "--kind",
                           (char *)index_kind_name(p->kind),
                           "--metric",
@@ -198,18 +206,39 @@ static void fill_args(const struct indexer *ix, const struct job *j, char *path,
     memcpy(t->argv, argv, sizeof(argv));
 }
 
-static enum err run_child(struct indexer *ix, const struct job *j, char *path, struct err_ctx *ctx)
+/* Open however the directory is named later; -1 when it is not to be had. */
+static int open_dir(struct collection *c, struct err_ctx *ctx)
+{
+    if (collection_enter_dir(c, ctx) != ERR_OK)
+        return -1;
+    int dir = open(collection_dir(c), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        err_system(ctx, errno, "open directory %s", collection_dir(c));
+    collection_leave_dir(c);
+    return dir;
+}
+
+static enum err run_child(struct indexer *ix, const struct job *j, struct err_ctx *ctx)
 {
     struct child_args args;
     struct watched w = {ix, j};
     const struct build_watch watch = {&w, watch_cancelled, watch_progress};
-    fill_args(ix, j, path, &args);
-    return build_child_run(ix->self, args.argv, &watch, ctx);
+    int dir = open_dir(j->collection, ctx);
+    if (dir < 0)
+        return ctx->code;
+    fill_args(ix, j, &args);
+    enum err e = build_child_run(ix->self, args.argv, dir, &watch, ctx);
+    close(dir);
+    return e;
 }
 
 /* Temporary files of builds that were killed; no build runs now. */
-static void remove_orphans(const char *path)
+static void remove_orphans(struct collection *c, const char *path)
 {
+    struct err_ctx why;
+    err_clear(&why);
+    if (collection_enter_dir(c, &why) != ERR_OK)
+        return;
     char *slash = strrchr(path, '/'), *dir = strndup(path, (size_t)(slash - path));
     DIR *d = dir ? opendir(dir) : NULL;
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -220,6 +249,7 @@ static void remove_orphans(const char *path)
     if (d)
         closedir(d);
     free(dir);
+    collection_leave_dir(c);
 }
 
 /* ---- attaching ---- */
@@ -248,11 +278,16 @@ static void set_ann(struct segment *s, struct ann_file *a)
 }
 
 /* Under the attach lock: the segment has no structure from here on, nor a file of one. */
-static void take_off(struct segment *s, const char *path)
+static void take_off(struct collection *c, struct segment *s, const char *path)
 {
+    struct err_ctx why;
+    err_clear(&why);
     set_ann(s, NULL);
+    if (collection_enter_dir(c, &why) != ERR_OK)
+        return;
     if (unlink(path) != 0 && errno != ENOENT)
         log_warn("cannot remove %s, which no setting asks for: %s", path, strerror(errno));
+    collection_leave_dir(c);
 }
 
 /* Attaches what the job has built, unless the settings ask for something else by now. */
@@ -267,7 +302,7 @@ static enum err attach_built(struct indexer *ix, const struct job *j, const char
     if (wanted)
         set_ann(j->segment, a);
     else if (now.kind == INDEX_FLAT)
-        take_off(j->segment, path);
+        take_off(j->collection, j->segment, path);
     pthread_mutex_unlock(&ix->attach_lock);
     if (!wanted)
         ann_file_close(a);
@@ -286,7 +321,7 @@ static void attach_found(struct indexer *ix, struct collection *c, struct segmen
         enum err e = open_ann(c, s, path, false, &a, &ctx);
         if (e == ERR_OK)
             set_ann(s, a);
-        else if (e == ERR_CORRUPT)
+        else if (e == ERR_CORRUPT && !collection_dropped(c))
             log_warn("%s", ctx.detail);
     }
     pthread_mutex_unlock(&ix->attach_lock);
@@ -308,8 +343,8 @@ static enum err build(struct indexer *ix, const struct job *j, struct err_ctx *c
     char *path = ann_path(j->collection, j->segment);
     if (!path)
         return err_no_memory(ctx, 256);
-    remove_orphans(path);
-    enum err e = run_child(ix, j, path, ctx);
+    remove_orphans(j->collection, path);
+    enum err e = run_child(ix, j, ctx);
     if (e == ERR_OK)
         e = attach_built(ix, j, path, ctx);
     free(path);
@@ -365,7 +400,7 @@ static void apply_plan(struct indexer *ix, struct collection *c, struct segment 
     if (plan.kind == INDEX_FLAT) {
         queue_forget(ix, s);
         pthread_mutex_lock(&ix->attach_lock);
-        take_off(s, path);
+        take_off(c, s, path);
         pthread_mutex_unlock(&ix->attach_lock);
     } else if (has_planned(s, &plan) && !again) {
         queue_forget(ix, s);

@@ -8,6 +8,12 @@
  * half removed: swept at start). A name is durable before create returns; a drop is durable when
  * the directory is renamed.
  *
+ * A collection outlives its entry while requests and builds hold it, and its successor has the same
+ * path. Whoever changes files by name therefore holds the collection's dir lock shared
+ * (collection_enter_dir); a drop renames the directory holding it alone and detaches the collection
+ * before the name is free, a quarantine detaches it too: from then on it has open files but no
+ * path. The process that builds an index works in its collection's directory, by relative names.
+ *
  * What runs in the background is in maintain.c. */
 #include "store/catalog.h"
 
@@ -442,14 +448,14 @@ static enum err drop_locked(struct catalog *cat, const char *name, struct err_ct
         RETURN_NOT_OK(write_tombstone(cat, e, ctx));
     struct collection *c = e->c ? collection_acquire(e->c) : NULL;
     if (c)
-        pthread_mutex_lock(&c->seal_lock); /* a sealing under way ends first */
+        collection_own_dir(c);
     enum err rc = io_rename(cat->io, path, gone, ctx);
     if (rc == ERR_OK)
         rc = io_sync_dir(cat->io, cat->dir, ctx);
     if (c) {
         if (rc != ERR_OK)
             atomic_store(&c->dropped, false);
-        pthread_mutex_unlock(&c->seal_lock);
+        collection_disown_dir(c, rc == ERR_OK);
         collection_release(c);
     }
     RETURN_NOT_OK(rc);

@@ -57,6 +57,7 @@ void collection_release(struct collection *c)
     pthread_mutex_destroy(&c->commit_lock);
     pthread_mutex_destroy(&c->seal_lock);
     pthread_mutex_destroy(&c->alter_lock);
+    pthread_rwlock_destroy(&c->dir_lock);
     pthread_cond_destroy(&c->sealed);
     free(c->dir);
     free(c);
@@ -84,12 +85,41 @@ void collection_set_read_only(struct collection *c, const char *reason)
 enum err collection_check_writable(struct collection *c, struct err_ctx *ctx)
 {
     if (atomic_load(&c->dropped))
-        return err_set(ctx, ERR_NOT_FOUND, "collection '%s' was dropped", c->name);
+        return err_set(ctx, ERR_NOT_FOUND, "collection '%s' was dropped meanwhile", c->name);
     if (atomic_load(&c->read_only))
         return err_set(ctx, ERR_UNAVAILABLE,
                        "collection '%s' is read-only until the daemon is restarted: %s", c->name,
                        c->read_only_reason);
     return ERR_OK;
+}
+
+enum err collection_enter_dir(struct collection *c, struct err_ctx *ctx)
+{
+    pthread_rwlock_rdlock(&c->dir_lock);
+    if (!c->detached)
+        return ERR_OK;
+    pthread_rwlock_unlock(&c->dir_lock);
+    if (collection_dropped(c))
+        return err_set(ctx, ERR_NOT_FOUND, "collection '%s' was dropped meanwhile", c->name);
+    return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is quarantined", c->name);
+}
+
+void collection_leave_dir(struct collection *c)
+{
+    pthread_rwlock_unlock(&c->dir_lock);
+}
+
+void collection_own_dir(struct collection *c)
+{
+    pthread_mutex_lock(&c->seal_lock); /* a sealing under way ends first */
+    pthread_rwlock_wrlock(&c->dir_lock);
+}
+
+void collection_disown_dir(struct collection *c, bool detach)
+{
+    c->detached |= detach;
+    pthread_rwlock_unlock(&c->dir_lock);
+    pthread_mutex_unlock(&c->seal_lock);
 }
 
 void segment_file_path(const struct collection *c, const char *folder, uint64_t id, char *out,
@@ -527,12 +557,20 @@ static void drop_old_log(void *arg, const char *path, uint64_t number)
         unlink_or_warn(o->c, path);
 }
 
+/* What a kill left of a checkpoint that was being written. */
+static void drop_half_written(void *arg, const char *path, uint64_t number)
+{
+    if (number != UINT64_MAX)
+        unlink_or_warn(((struct orphans *)arg)->c, path);
+}
+
 static enum err remove_orphans(struct collection *c, uint64_t start, struct err_ctx *ctx)
 {
     struct orphans o = {c, start};
     RETURN_NOT_OK(each_file(c, "segments", "seg", drop_orphan_segment, &o, ctx));
     RETURN_NOT_OK(each_file(c, "staging", "seg", drop_staged, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "log", drop_old_log, &o, ctx));
+    RETURN_NOT_OK(each_file(c, "log", "ckpt.tmp", drop_half_written, &o, ctx));
     return each_file(c, "log", "ckpt", drop_old_log, &o, ctx);
 }
 
@@ -577,6 +615,7 @@ static struct collection *collection_alloc(struct io *io, const char *name, cons
     pthread_mutex_init(&c->commit_lock, NULL);
     pthread_mutex_init(&c->seal_lock, NULL);
     pthread_mutex_init(&c->alter_lock, NULL);
+    pthread_rwlock_init(&c->dir_lock, NULL);
     clock_cond_init(&c->sealed);
     return c;
 }

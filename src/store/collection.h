@@ -31,6 +31,13 @@ void collection_release(struct collection *c);
 /* True once dropped: background work should stop. */
 bool collection_dropped(const struct collection *c);
 
+/* Who makes, renames or removes a file under collection_dir does so between these two: a drop waits
+ * meanwhile, and afterwards, when a namesake may have taken the directory's name, entering fails:
+ * ERR_NOT_FOUND (dropped), ERR_UNAVAILABLE (quarantined). Short, and not nested. Reading needs
+ * neither: files name the collection by its id. */
+WARN_UNUSED enum err collection_enter_dir(struct collection *c, struct err_ctx *ctx);
+void collection_leave_dir(struct collection *c);
+
 /* Writes the tail into a segment file now if it has rows, then a checkpoint. Called by the
  * maintenance thread and at shutdown; safe beside loads. */
 WARN_UNUSED enum err collection_seal(struct collection *c, struct err_ctx *ctx);

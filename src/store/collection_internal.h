@@ -2,6 +2,9 @@
  * plan.c (versions), alter.c (schemas), load.c (gathering), seal.c (tail to file, checkpoints).
  * Nobody else includes this.
  *
+ *   dir lock:     shared while files are made, renamed or removed by name; a drop takes it alone
+ *                 and detaches the collection from its directory, whose name is free from then on
+ *                 (the last to be taken; sealing does without: a drop waits for the seal lock too)
  *   commit lock:  head, tail, wal order, publication   (held briefly; never while waiting for a
  * sync of one's own record) seal lock:    one sealing at a time                (taken before the
  * commit lock)
@@ -50,6 +53,9 @@ struct collection {
     uint64_t rotated_next_id, rotated_group;
     char seal_error[1024]; /* under the commit lock */
 
+    pthread_rwlock_t dir_lock;
+    bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */
+
     atomic_bool dropped;
     atomic_bool read_only;
     char read_only_reason[1024]; /* set before read_only */
@@ -69,6 +75,11 @@ WARN_UNUSED enum err collection_open(struct io *io, const char *name, const char
 WARN_UNUSED enum err checkpoint_check_file(struct io *io, const char *path, struct err_ctx *ctx);
 /* Tells the hook of every file segment of the newest version. */
 void collection_announce(struct collection *c);
+
+/* A drop or a quarantine: between these two nobody touches the directory by name; `detach` makes
+ * that last for good. */
+void collection_own_dir(struct collection *c);
+void collection_disown_dir(struct collection *c, bool detach);
 
 /* At a clean stop: marks the end of the log. */
 void collection_end(struct collection *c);

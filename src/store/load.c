@@ -9,7 +9,10 @@
  * partial).
  *
  * At commit the staged files are finished, synced, renamed into segments/ and only then named by
- * the log record. If anything fails they are unlinked; what a crash leaves is swept at open. */
+ * the log record. If anything fails they are unlinked; what a crash leaves is swept at open.
+ *
+ * Files are made, renamed and removed inside collection_enter_dir: a load that meets the drop of
+ * its collection ends with ERR_NOT_FOUND and leaves its files to the drop. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -77,8 +80,11 @@ static void unlink_staged(struct load *l, const char *path)
 {
     struct err_ctx why;
     err_clear(&why);
+    if (collection_enter_dir(l->c, &why) != ERR_OK)
+        return;
     if (io_unlink(l->c->io, path, &why) != ERR_OK)
         log_warn("%s stays behind until the next start: %s", path, why.detail);
+    collection_leave_dir(l->c);
 }
 
 static void staged_deinit(struct load *l, struct staged *st)
@@ -124,8 +130,11 @@ static enum err new_staged(struct load *l, struct err_ctx *ctx)
     struct staged st = {.id = atomic_fetch_add(&l->c->next_segment_id, 1),
                         .first_ordinal = l->rows};
     segment_file_path(l->c, "staging", st.id, path, sizeof path);
-    RETURN_NOT_OK(segment_writer_new(l->c->io, path, l->c->id, st.id, l->schema,
-                                     l->nstaged ? 0 : l->opts.size_hint, &l->writer, ctx));
+    RETURN_NOT_OK(collection_enter_dir(l->c, ctx));
+    enum err e = segment_writer_new(l->c->io, path, l->c->id, st.id, l->schema,
+                                    l->nstaged ? 0 : l->opts.size_hint, &l->writer, ctx);
+    collection_leave_dir(l->c);
+    RETURN_NOT_OK(e);
     st.path = strdup(path);
     if (!st.path) {
         unlink_staged(l, path);
@@ -359,7 +368,16 @@ static enum err start_spilling(struct load *l, struct err_ctx *ctx)
     return ERR_OK;
 }
 
-enum err load_add(struct load *l, const struct batch *b, struct err_ctx *ctx)
+/* What goes wrong after a drop goes wrong because of it. */
+static enum err result(const struct load *l, enum err e, struct err_ctx *ctx)
+{
+    if (e == ERR_OK || !collection_dropped(l->c))
+        return e;
+    err_clear(ctx);
+    return collection_check_writable(l->c, ctx);
+}
+
+static enum err add(struct load *l, const struct batch *b, struct err_ctx *ctx)
 {
     RETURN_NOT_OK(batch_validate(b, ctx));
     if (!l->spilled && l->opts.size_hint <= INLINE_BYTES_MAX && fits_inline(l, b))
@@ -367,6 +385,11 @@ enum err load_add(struct load *l, const struct batch *b, struct err_ctx *ctx)
     if (!l->spilled)
         RETURN_NOT_OK(start_spilling(l, ctx));
     return spill(l, b, ctx);
+}
+
+enum err load_add(struct load *l, const struct batch *b, struct err_ctx *ctx)
+{
+    return result(l, collection_dropped(l->c) ? ERR_NOT_FOUND : add(l, b, ctx), ctx);
 }
 
 /* ---- duplicates ---- */
@@ -501,7 +524,7 @@ static void forget_losers(struct load *l)
 
 /* ---- committing ---- */
 
-static enum err move_to_segments(struct load *l, struct err_ctx *ctx)
+static enum err move_files(struct load *l, struct err_ctx *ctx)
 {
     char path[PATH_CAP], dir[PATH_CAP];
     for (size_t i = 0; i < l->nstaged; i++) {
@@ -526,6 +549,14 @@ static enum err move_to_segments(struct load *l, struct err_ctx *ctx)
     }
     snprintf(dir, sizeof dir, "%s/segments", l->c->dir);
     return io_sync_dir(l->c->io, dir, ctx);
+}
+
+static enum err move_to_segments(struct load *l, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(collection_enter_dir(l->c, ctx));
+    enum err e = move_files(l, ctx);
+    collection_leave_dir(l->c);
+    return e;
 }
 
 static enum err finish_staged(struct load *l, struct err_ctx *ctx)
@@ -558,7 +589,7 @@ enum err load_commit(struct load *l, struct commit_result *out, struct err_ctx *
     /* A record that may have reached the disk must find its segments after a restart. */
     l->committed = e == ERR_OK || collection_read_only(l->c);
     free(skip);
-    return e;
+    return result(l, e, ctx);
 }
 
 enum err collection_delete_keys(struct collection *c, const struct batch *keys,

@@ -114,8 +114,7 @@ static void seal_all(struct catalog *cat)
 }
 
 /* The collection answers with the reason from here on; requests under way end on what they hold. */
-static void quarantine(struct catalog *cat, const char *name, const struct collection *c,
-                       const char *why)
+static void quarantine(struct catalog *cat, const char *name, struct collection *c, const char *why)
 {
     struct err_ctx ctx;
     struct entry *out = entry_new(name, NULL, why);
@@ -123,6 +122,10 @@ static void quarantine(struct catalog *cat, const char *name, const struct colle
     pthread_mutex_lock(&cat->lock);
     struct entry *e = catalog_entry(atomic_load(&cat->table), name);
     bool done = out && e && e->c == c && table_change(cat, out, e, &ctx) == ERR_OK;
+    if (done) { /* a drop of the entry would not know of the collection */
+        collection_own_dir(c);
+        collection_disown_dir(c, true);
+    }
     pthread_mutex_unlock(&cat->lock);
     if (!done && out) {
         free(out->fault);

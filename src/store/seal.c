@@ -322,7 +322,9 @@ enum err collection_seal(struct collection *c, struct err_ctx *ctx)
     err_clear(&why);
     pthread_mutex_lock(&c->seal_lock);
     uint64_t since_us = clock_mono_us();
-    enum err e = collection_dropped(c) ? ERR_OK : seal_locked(c, &why);
+    enum err e = collection_dropped(c) || c->detached ? ERR_OK : seal_locked(c, &why);
+    if (collection_dropped(c)) /* between two steps: nothing is left to seal */
+        e = ERR_OK;
     metric_observe_us(&seal_time, 0, clock_mono_us() - since_us);
     pthread_mutex_unlock(&c->seal_lock);
     metric_add(&seal_failures, 0, e != ERR_OK);

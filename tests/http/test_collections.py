@@ -1,8 +1,12 @@
 """Collections: create, compare, list, describe, drop; what a schema may say."""
 
+import re
+import time
+
+import numpy as np
 import pytest
 
-from client import Collection, expect, problem
+from client import OCTETS, Client, Collection, expect, problem
 
 SCHEMA = {
     "key": "string",
@@ -229,3 +233,31 @@ def test_many_features_of_every_type(collection):
     collection.create(key="int64", features=features)
     collection.load([{"key": 1}])
     assert collection.row(1)["features"] == dict.fromkeys(features)
+
+
+def test_a_load_that_meets_a_drop_ends_with_404(own_daemon):
+    """Its successor of the same name takes rows at the same time and keeps them all."""
+    c = Collection(own_daemon.client, "c")
+    staging = own_daemon.data / "c" / "staging"
+    block = np.ones((200_000, 16), "<f4").tobytes()  # of a load that streams into a segment file
+
+    def rows():
+        yield block
+        deadline = time.monotonic() + 60
+        while not list(staging.glob("*.seg")):
+            assert time.monotonic() < deadline, own_daemon.log_tail()
+            time.sleep(0.01)
+        expect(other.delete("/v1/collections/c"), 204)
+        c.on(other).create(key="int64", vector={"dim": 16, "metric": "l2"})
+        c.on(other).load_vectors(np.zeros((20_000, 16), np.float32))
+        yield block
+
+    other = Client(own_daemon.client.host, own_daemon.client.port)
+    c.create(key="int64", vector={"dim": 16, "metric": "l2"})
+    refused = c.client.post(
+        "/v1/collections/c/rows?first_key=0", rows(), headers={"Content-Type": OCTETS}
+    )
+    assert "dropped meanwhile" in problem(refused, 404)["detail"]
+    assert c.on(other).describe()["rows"] == 20_000
+    assert list((own_daemon.data / "c" / "segments").glob("*.seg"))
+    assert not re.search("level=(warn|error)", own_daemon.log()), own_daemon.log()

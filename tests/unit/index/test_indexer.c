@@ -308,6 +308,30 @@ static void replaced_rows_are_not_built(void **state)
     world_close(&w);
 }
 
+/* The dropped one asks for no index, and its segment has the number of its namesake's. */
+static void settings_of_a_dropped_collection_leave_its_namesakes_file(void **state)
+{
+    (void)state;
+    struct world w;
+    char path[700];
+    world_open(&w, self);
+    create(&w, "words", INDEX_FLAT);
+    struct collection *gone = find(&w, "words");
+    load_rows(&w, gone);
+    assert_int_equal(catalog_drop(w.catalog, "words", NULL), ERR_OK);
+    create(&w, "words", INDEX_HNSW);
+    struct collection *c = find(&w, "words");
+    load_rows(&w, c);
+    struct index_state st = wait_ready(&w, c);
+    assert_indexed(&st);
+    struct stat before = ann_stat(c, path);
+    indexer_settings_changed(w.indexer, gone);
+    assert_int_equal(ann_stat(c, path).st_ino, before.st_ino);
+    collection_release(gone);
+    collection_release(c);
+    world_close(&w);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "build-index") == 0) {
@@ -325,6 +349,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_failed_build_is_a_sentence),
         cmocka_unit_test(a_running_build_does_not_outlive_its_reason),
         cmocka_unit_test(replaced_rows_are_not_built),
+        cmocka_unit_test(settings_of_a_dropped_collection_leave_its_namesakes_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -407,6 +407,122 @@ static void a_recreated_collection_goes_on_numbering(void **state)
     fixture_free(f);
 }
 
+static bool staged_file(struct fixture *f, const char *folder, uint64_t id)
+{
+    char path[2000];
+    snprintf(path, sizeof path, "%s/c/%s/%016llx.seg", f->dir, folder, (unsigned long long)id);
+    return access(path, F_OK) == 0;
+}
+
+enum { SPILLS = 20000, FIRST_ID = 2 }; /* segment 1 is the tail */
+
+static struct load *begin_large(struct fixture *f, struct collection *c, struct batch **b)
+{
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    *b = new_batch(f, l);
+    for (int64_t key = 0; key < SPILLS; key++)
+        put_row(f, *b, key, key);
+    OK(load_add(l, *b, &f->ctx));
+    assert_true(staged_file(f, "staging", FIRST_ID));
+    return l;
+}
+
+/* The successor has the path of the dropped collection, and the same segment numbers. */
+static void a_load_of_a_dropped_collection_leaves_its_namesake_alone(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    for (int ending = 0; ending < 3; ending++) { /* given up, committed, goes on and is committed */
+        struct batch *b1, *b2;
+        struct commit_result r;
+        struct load *old = begin_large(f, fixture_create(f, "c", p->key), &b1);
+        OK(catalog_drop(f->cat, "c", &f->ctx));
+        struct collection *c = fixture_create(f, "c", p->key);
+        struct load *now = begin_large(f, c, &b2);
+        if (ending == 2) {
+            assert_int_equal(load_add(old, b1, &f->ctx), ERR_NOT_FOUND);
+            assert_non_null(strstr(f->ctx.detail, "dropped meanwhile"));
+        }
+        if (ending >= 1) {
+            err_clear(&f->ctx);
+            assert_int_equal(load_commit(old, &r, &f->ctx), ERR_NOT_FOUND);
+            assert_non_null(strstr(f->ctx.detail, "dropped meanwhile"));
+        }
+        load_free(old);
+        err_clear(&f->ctx);
+        assert_true(staged_file(f, "staging", FIRST_ID));
+        assert_false(staged_file(f, "segments", FIRST_ID));
+        OK(load_commit(now, &r, &f->ctx));
+        load_free(now);
+        assert_true(staged_file(f, "segments", FIRST_ID));
+        batch_free(b1);
+        batch_free(b2);
+        fixture_reopen(f);
+        assert_int_equal(rows_of(fixture_find(f, "c")), SPILLS);
+        OK(catalog_drop(f->cat, "c", &f->ctx));
+    }
+    fixture_free(f);
+}
+
+static void sealing_a_dropped_collection_is_no_error(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, p->backend);
+    struct collection *c = collection_acquire(fixture_create(f, "c", p->key));
+    load_range(f, c, LOAD_UPSERT, 0, 10, 0);
+    OK(catalog_drop(f->cat, "c", &f->ctx));
+    load_range(f, fixture_create(f, "c", p->key), LOAD_UPSERT, 0, 20, 0);
+    OK(collection_seal(c, &f->ctx));
+    assert_int_equal(collection_enter_dir(c, &f->ctx), ERR_NOT_FOUND);
+    err_clear(&f->ctx);
+    collection_release(c);
+    fixture_reopen(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 20);
+    fixture_free(f);
+}
+
+static void a_half_written_checkpoint_goes_at_open(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    char tmp[2000], kept[2000];
+    fixture_new(f, p->backend);
+    load_range(f, fixture_create(f, "c", p->key), LOAD_UPSERT, 0, 10, 0);
+    catalog_close(f->cat);
+    snprintf(tmp, sizeof tmp, "%s/c/log/0000000000000007.ckpt.tmp", f->dir);
+    snprintf(kept, sizeof kept, "%s/c/log/notes.ckpt.tmp", f->dir);
+    assert_int_equal(close(open(tmp, O_CREAT | O_WRONLY, 0600)), 0);
+    assert_int_equal(close(open(kept, O_CREAT | O_WRONLY, 0600)), 0);
+    fixture_open(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 10);
+    assert_int_not_equal(access(tmp, F_OK), 0);
+    assert_int_equal(access(kept, F_OK), 0);
+    fixture_free(f);
+}
+
+static void a_directory_that_lost_its_format_is_refused(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    char path[2000], aside[2000];
+    fixture_new(f, p->backend);
+    load_range(f, fixture_create(f, "c", p->key), LOAD_UPSERT, 0, 10, 0);
+    catalog_close(f->cat);
+    snprintf(path, sizeof path, "%s/FORMAT", f->dir);
+    snprintf(aside, sizeof aside, "%s/FORMAT.aside", f->dir);
+    assert_int_equal(rename(path, aside), 0);
+    assert_int_equal(catalog_open(f->dir, f->io, NULL, &f->cat, &f->ctx), ERR_CORRUPT);
+    assert_non_null(strstr(f->ctx.detail, "holds collections but no FORMAT file"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    err_clear(&f->ctx);
+    assert_int_equal(rename(aside, path), 0);
+    fixture_open(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 10);
+    fixture_free(f);
+}
+
 /* One byte of the vectors changes on disk while the daemon is down. */
 static void a_damaged_block_is_found_by_the_scrub(void **state)
 {
@@ -506,6 +622,10 @@ int main(void)
         expected_version_guards,
         a_recreated_collection_goes_on_numbering,
         a_damaged_block_is_found_by_the_scrub,
+        a_load_of_a_dropped_collection_leaves_its_namesake_alone,
+        sealing_a_dropped_collection_is_no_error,
+        a_half_written_checkpoint_goes_at_open,
+        a_directory_that_lost_its_format_is_refused,
         writers_share_syncs_and_readers_see_whole_versions,
     };
     static const char *const names[] = {
@@ -521,6 +641,10 @@ int main(void)
         "expected_version_guards",
         "a_recreated_collection_goes_on_numbering",
         "a_damaged_block_is_found_by_the_scrub",
+        "a_load_of_a_dropped_collection_leaves_its_namesake_alone",
+        "sealing_a_dropped_collection_is_no_error",
+        "a_half_written_checkpoint_goes_at_open",
+        "a_directory_that_lost_its_format_is_refused",
         "writers_share_syncs_and_readers_see_whole_versions",
     };
     enum { NT = sizeof tests / sizeof *tests, NP = sizeof params / sizeof *params };
