@@ -51,7 +51,8 @@ struct collection {
     struct snapshot *rotated; /* state at the start of log `rotated_number`; NULL = checkpointed */
     uint64_t rotated_number;
     uint64_t rotated_next_id, rotated_group;
-    char seal_error[1024]; /* under the commit lock */
+    enum err seal_err;     /* of the last sealing; both under the commit lock */
+    char seal_error[1024]; /* its sentence; empty when it went well */
 
     pthread_rwlock_t dir_lock;
     bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */

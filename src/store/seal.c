@@ -330,6 +330,7 @@ enum err collection_seal(struct collection *c, struct err_ctx *ctx)
     metric_add(&seal_failures, 0, e != ERR_OK);
 
     pthread_mutex_lock(&c->commit_lock);
+    c->seal_err = e;
     snprintf(c->seal_error, sizeof c->seal_error, "%s", e == ERR_OK ? "" : why.detail);
     pthread_cond_broadcast(&c->sealed);
     pthread_mutex_unlock(&c->commit_lock);
@@ -379,11 +380,15 @@ static enum err wait_below(struct collection *c,
         struct waiting now = measure(c);
         if (now.rows < TAIL_ROWS_HARD && now.bytes < TAIL_BYTES_HARD)
             return ERR_OK;
+        if (rc && c->seal_err != ERR_OK)
+            return err_set(ctx, c->seal_err,
+                           "%" PRIu64
+                           " rows wait to be written to a segment file, which failed: %s",
+                           now.rows, c->seal_error);
         if (rc)
-            return err_set(ctx, c->seal_error[0] ? ERR_NO_SPACE : ERR_BUSY,
-                           "%" PRIu64 " rows wait to be written to a segment file%s%s; try again "
-                           "soon",
-                           now.rows, c->seal_error[0] ? ": " : "", c->seal_error);
+            return err_set(ctx, ERR_BUSY,
+                           "%" PRIu64 " rows wait to be written to a segment file; try again soon",
+                           now.rows);
     }
 }
 
