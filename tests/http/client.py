@@ -6,6 +6,7 @@ Collection    the calls on one collection, each asserting that it succeeded
 RawExchange   bytes out, bytes in
 """
 
+import contextlib
 import http.client
 import io
 import json
@@ -223,6 +224,17 @@ class Collection:
             time.sleep(0.02)
             seen.append(self.index())
         return seen
+
+
+@contextlib.contextmanager
+def one_row_kept(c):
+    """A collection with one row, which must look the same after the test."""
+    c.create(key="int64", vector={"dim": 4, "metric": "l2"}, features={"s": "string"})
+    c.load([{"key": 1, "vector": [1, 2, 3, 4], "s": "kept"}])
+    yield c
+    assert c.state() == (1, 1)
+    assert c.row(1)["features"] == {"s": "kept"}
+    expect(c.client.get("/healthz"))
 
 
 def read_hits(response, nq, k):

@@ -10,7 +10,16 @@ import time
 import numpy as np
 import pytest
 
-from client import NDJSON, OCTETS, Collection, RawExchange, expect, problem, request_head
+from client import (
+    NDJSON,
+    OCTETS,
+    Collection,
+    RawExchange,
+    expect,
+    one_row_kept,
+    problem,
+    request_head,
+)
 
 ROW = b'{"key":2,"s":"x"}\n'
 
@@ -37,10 +46,8 @@ def hasty(scratch):
 @pytest.fixture
 def table(hasty, request):
     c = Collection(hasty.client, f"t{abs(hash(request.node.name))}")
-    c.create(key="int64", vector={"dim": 4, "metric": "l2"}, features={"s": "string"})
-    c.load([{"key": 1, "vector": [1, 2, 3, 4], "s": "kept"}])
-    yield c
-    assert c.state() == (1, 1)
+    with one_row_kept(c):
+        yield c
     assert hasty.alive()
 
 

@@ -8,20 +8,15 @@ import time
 import numpy as np
 import pytest
 
-from client import JSON, NDJSON, OCTETS, RawExchange, expect, problem, raw, request_head
+from client import JSON, NDJSON, OCTETS, RawExchange, expect, one_row_kept, problem, raw, request_head
 
 MIB = 2**20
 
 
 @pytest.fixture
 def table(collection):
-    """A filled collection that must look the same after the test."""
-    collection.create(key="int64", vector={"dim": 4, "metric": "l2"}, features={"s": "string"})
-    collection.load([{"key": 1, "vector": [1, 2, 3, 4], "s": "kept"}])
-    yield collection
-    assert collection.state() == (1, 1)
-    assert collection.row(1)["features"] == {"s": "kept"}
-    expect(collection.client.get("/healthz"))
+    with one_row_kept(collection):
+        yield collection
 
 
 def load_head(table, content_type=NDJSON, query="", **headers):

@@ -8,7 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from client import JSON, NDJSON, OCTETS, Collection, RawExchange, expect, problem, request_head
+from client import (
+    JSON,
+    NDJSON,
+    OCTETS,
+    Collection,
+    RawExchange,
+    expect,
+    one_row_kept,
+    problem,
+    request_head,
+)
 from daemon import Daemon
 from test_process import run
 
@@ -34,10 +44,8 @@ def limited(scratch):
 @pytest.fixture
 def table(limited, request):
     c = Collection(limited.client, f"t{abs(hash(request.node.name))}")
-    c.create(key="int64", vector={"dim": 4, "metric": "l2"}, features={"s": "string"})
-    c.load([{"key": 1, "vector": [1, 2, 3, 4], "s": "kept"}])
-    yield c
-    assert c.state() == (1, 1)
+    with one_row_kept(c):
+        yield c
     assert limited.alive()
 
 
