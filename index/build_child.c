@@ -2,8 +2,8 @@
  *
  * The child's standard output is a pipe: lines "progress <0..1>", and before a failure
  * "error <sentence>". Its end is the end of the child. The wait is cut into short polls so that a
- * build nobody wants any more is killed at once; should the daemon die, the kernel kills the child
- * (build_index.c asks for that).
+ * build nobody wants any more is killed at once, and one that must give way stands still; should
+ * the daemon die, the kernel kills the child (build_index.c asks for that).
  *
  * Threads: each call is one child and belongs to its caller. Failure: the child's own sentence, or
  * how it ended. */
@@ -22,8 +22,9 @@
 enum { POLL_MS = 100 };
 
 struct child {
-    const struct build_watch *watch;
+    const struct child_watch *watch;
     pid_t pid;
+    bool stopped;
     int out; /* its standard output */
     char line[1200];
     size_t line_len;
@@ -133,7 +134,15 @@ static enum err result(const struct child *ch, int status, struct err_ctx *ctx)
                    WEXITSTATUS(status));
 }
 
-enum err build_child_run(const char *self, char **argv, int dir, const struct build_watch *watch,
+static void pause_or_continue(struct child *ch)
+{
+    bool stop = ch->watch->paused(ch->watch->arg);
+    if (stop != ch->stopped)
+        kill(ch->pid, stop ? SIGSTOP : SIGCONT);
+    ch->stopped = stop;
+}
+
+enum err build_child_run(const char *self, char **argv, int dir, const struct child_watch *watch,
                          struct err_ctx *ctx)
 {
     struct child ch = {.watch = watch};
@@ -145,6 +154,7 @@ enum err build_child_run(const char *self, char **argv, int dir, const struct bu
             kill(ch.pid, SIGKILL);
             break;
         }
+        pause_or_continue(&ch);
         if (poll(&p, 1, POLL_MS) > 0)
             open = read_lines(&ch);
     }

@@ -4,9 +4,10 @@
 
 #include "base/err.h"
 
-struct build_watch {
+struct child_watch {
     void *arg;
     bool (*cancelled)(void *arg);              /* asked ten times a second; true kills the child */
+    bool (*paused)(void *arg);                 /* asked likewise; true stops it until false */
     void (*progress)(void *arg, double share); /* 0..1, as the child says it */
 };
 
@@ -14,6 +15,6 @@ struct build_watch {
  * error is the child's own sentence, or how it ended; after a kill by `cancelled` it is of no
  * interest. */
 WARN_UNUSED enum err build_child_run(const char *self, char **argv, int dir,
-                                     const struct build_watch *watch, struct err_ctx *ctx);
+                                     const struct child_watch *watch, struct err_ctx *ctx);
 
 #endif

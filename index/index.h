@@ -3,7 +3,7 @@
 #ifndef LOADSTONE_INDEX_INDEX_H
 #define LOADSTONE_INDEX_INDEX_H
 
-#include "store/collection.h"
+#include "store/catalog.h"
 
 struct indexer;
 
@@ -18,12 +18,23 @@ struct indexer_options {
 /* Picks the kernels, starts the build thread. */
 WARN_UNUSED enum err indexer_new(const struct indexer_options *o, struct indexer **out,
                                  struct err_ctx *ctx);
-/* Kills a running child, joins the thread. */
+/* Kills running children, drops what is queued; whoever waits for a build, or asks for one later,
+ * gets ERR_UNAVAILABLE. Call it before what waits is stopped. */
+void indexer_stop(struct indexer *ix);
+/* Stops. Nobody may be inside a call, or call again. */
 void indexer_free(struct indexer *ix);
 
 /* store_hooks.segment_added: maps index/<id>.ann when it is there and valid, else queues a build.
  */
 void indexer_segment_added(void *ix, struct collection *c, struct segment *s);
+
+/* The other store_hooks of catalog.h. An urgent build (segment_build) goes before the queue; a
+ * build that runs then stands still meanwhile, or, when the two together pass the memory budget, is
+ * waited for. Several urgent ones run one after another. Any thread. */
+void indexer_segment_opened(void *ix, struct collection *c, struct segment *s);
+WARN_UNUSED enum err indexer_segment_build(void *ix, struct collection *c, struct segment *s,
+                                           struct build_watch *watch, struct err_ctx *ctx);
+void indexer_segment_removed(void *ix, struct collection *c, uint64_t id);
 
 /* The index settings of the collection's schema were changed: segments whose structure was made
  * with others are queued for a build, and serve as they are until it is done; those that are to be

@@ -1,5 +1,6 @@
-/* What the parts of the indexer share: indexer.c (what is built, building, attaching),
- * indexer_queue.c (jobs and failures), indexer_state.c (what is reported). */
+/* What the parts of the indexer share: indexer.c (what is to be done), indexer_build.c (building),
+ * indexer_attach.c (files and segments), indexer_queue.c (jobs, turns, failures), indexer_state.c
+ * (what is reported). */
 #ifndef LOADSTONE_INDEX_INDEXER_INTERNAL_H
 #define LOADSTONE_INDEX_INDEXER_INTERNAL_H
 
@@ -14,11 +15,17 @@ struct job {
     struct collection *collection;
     struct segment *segment;
     uint32_t vectors;
-    bool warm; /* touch the pages of an attached structure; else build one */
+    bool warm;                 /* touch the pages of an attached structure; else build one */
+    bool urgent;               /* somebody waits for it */
+    struct build_watch *watch; /* of an urgent build; may be NULL */
     /* Under the lock: */
     struct index_plan plan; /* by the schema when it was queued; when it runs, what it builds */
-    bool started;           /* the plan is what it builds */
-    bool superseded;        /* another job builds this segment: give up */
+    bool started;           /* the plan is what it builds, its child runs */
+    bool superseded;        /* another job builds this segment, or nobody needs it: give up */
+    bool removed;           /* the segment is gone: so is what was built */
+    double progress;
+    uint64_t started_us; /* its child's start, moved on by the time that it stood still */
+    uint64_t paused_us;  /* since when it stands still; 0: it runs */
 };
 
 struct failure {
@@ -35,18 +42,22 @@ struct indexer {
     bool thread_started;
     pthread_mutex_t attach_lock; /* one structure is attached or taken off at a time */
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    pthread_cond_t more; /* the queue has a job, or the indexer stops */
+    pthread_cond_t turn; /* a build ended, or the indexer stops */
     /* Under the lock: */
     bool stopping;
     struct job *queue, **queue_end;
-    struct job *running;
-    double progress;                 /* of the running build */
-    uint64_t started_us;             /* when it began */
+    struct job *running;             /* of the queue */
+    struct job *urgent;              /* in the order they came; the first has the turn */
     double floats_per_s[INDEX_AUTO]; /* by kind, of the last build that finished; 0 = none yet */
     struct failure *failures;
 };
 
 /* ---- indexer_queue.c ---- */
+
+/* NULL when memory is out, which the log says. */
+struct job *job_new(struct collection *c, struct segment *s);
+void job_free(struct job *j);
 
 /* Queues a job; ERR_NO_MEMORY is said in the log. Warm-ups go before builds: they are short. */
 void queue_warm(struct indexer *ix, struct collection *c, struct segment *s);
@@ -56,15 +67,33 @@ void queue_build(struct indexer *ix, struct collection *c, struct segment *s, ui
                  const struct index_plan *plan);
 /* No build of the segment is wanted: the queued one goes, the running one is given up. */
 void queue_forget(struct indexer *ix, const struct segment *s);
+/* The same for a segment that is gone, known by its id. */
+void queue_forget_id(struct indexer *ix, const struct collection *c, uint64_t id);
 /* The next job, now running; NULL once the indexer stops. */
 struct job *queue_take(struct indexer *ix);
 /* Frees the running job; `built` when it finished a build. */
 void queue_done(struct indexer *ix, struct job *j, bool built);
-/* Sets what the running job builds. */
-void queue_start(struct indexer *ix, struct job *j, const struct index_plan *plan);
+/* Drops all that is queued. */
+void queue_clear(struct indexer *ix);
+
+/* Waits until no urgent build stands in the way of the running job, then sets what it builds. False
+ * when `cancelled` said so meanwhile. */
+WARN_UNUSED bool turn_take(struct indexer *ix, struct job *j, const struct index_plan *plan,
+                           bool (*cancelled)(struct indexer *, const struct job *));
+/* The same for an urgent job, which is the caller's: until the urgent ones before it are done, and
+ * the running build, unless both fit into the memory budget. Whatever it returns, urgent_leave must
+ * follow. */
+WARN_UNUSED bool urgent_enter(struct indexer *ix, struct job *j, const struct index_plan *plan,
+                              bool (*cancelled)(struct indexer *, const struct job *));
+void urgent_leave(struct indexer *ix, struct job *j, bool built);
+
 /* Whether the job shall end: the indexer stops, or the build is superseded. */
 bool queue_stopped(struct indexer *ix, const struct job *j);
-void queue_free(struct indexer *ix);
+/* Whether the job shall stand still: an urgent one runs. Notes the time that it does. */
+bool queue_paused(struct indexer *ix, struct job *j);
+/* Whether a build of that segment runs. */
+bool queue_builds(struct indexer *ix, const struct collection *c, uint64_t id);
+bool queue_removed(struct indexer *ix, const struct job *j);
 
 /* Why the last build of a collection failed: said in the log, kept until one succeeds. */
 void failure_note(struct indexer *ix, const struct collection *c, const struct segment *s,
@@ -72,5 +101,41 @@ void failure_note(struct indexer *ix, const struct collection *c, const struct s
 void failure_forget(struct indexer *ix, const struct collection *c);
 /* Under the lock: NULL when there is none. */
 const char *failure_of(const struct indexer *ix, const struct collection *c);
+
+/* ---- indexer_state.c ---- */
+
+/* Notes how far the build is, for index_state_get and for the watch of an urgent one. */
+void state_progress(struct indexer *ix, struct job *j, double share);
+
+/* ---- indexer_attach.c ---- */
+
+/* Rows with a vector. */
+uint32_t segment_vectors(const struct segment *s);
+/* By the newest settings of the collection. */
+struct index_plan plan_now(const struct indexer *ix, const struct collection *c, uint32_t vectors);
+/* Whether what is attached is what the plan would build. */
+bool has_planned(const struct segment *s, const struct index_plan *p);
+
+/* Of the segment's .ann file; the caller frees it. NULL when memory is out. */
+char *ann_path(const struct collection *c, uint64_t segment_id);
+/* Maps and attaches what stands on disk for a segment that has nothing attached. */
+void attach_found(struct indexer *ix, struct collection *c, struct segment *s, const char *path);
+/* Attaches what the job has built; not when the settings ask for something else by now. */
+WARN_UNUSED enum err attach_built(struct indexer *ix, const struct job *j, const char *path,
+                                  struct err_ctx *ctx);
+/* The segment has no structure from here on, nor a file of one. */
+void take_off(struct indexer *ix, struct collection *c, struct segment *s, const char *path);
+/* Removes a file of the collection; one that is not there is no error. */
+void remove_file(struct collection *c, const char *path);
+
+/* Maps the pages of the job's structure and vectors, if there is memory for them. */
+void warm(struct indexer *ix, const struct job *j);
+
+/* ---- indexer_build.c ---- */
+
+/* Whether nobody needs the job any more. */
+bool job_cancelled(struct indexer *ix, const struct job *j);
+/* Runs a build of the queue to its end; true when the structure is made. */
+bool run_build(struct indexer *ix, struct job *j);
 
 #endif

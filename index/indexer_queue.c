@@ -1,9 +1,11 @@
-/* The indexer's queue and its failures.
+/* The indexer's queue, whose turn it is, and its failures.
  *
- *   queue: warm-up, warm-up, build, build ... ─ one at a time ─> running
+ *   queue:  warm-up, warm-up, build, build ... ─ one at a time ─> running
+ *   urgent: build, build ...                   ─ the first one ─> has the turn
  *
- * A segment has at most one queued build and one that runs; when both are there, the running one is
- * superseded and about to end.
+ * The running build of the queue starts no child while there is an urgent one, and stands still
+ * while the child of one runs. A segment has at most one queued build and one that runs; when both
+ * are there, the running one is superseded and about to end.
  *
  * Threads: everything under `lock`, which is never held while something waits. Failure: no memory
  * for a job is said in the log; the segment stays as it is. */
@@ -20,16 +22,18 @@
 METRIC_COUNTER(build_failures, "loadstone_index_build_failures_total",
                "Index builds that failed: their segments are scanned exactly.")
 
+enum { TURN_MS = 100 };
+
 /* ---- jobs ---- */
 
-static void job_free(struct job *j)
+void job_free(struct job *j)
 {
     segment_release(j->segment);
     collection_release(j->collection);
     free(j);
 }
 
-static struct job *job_new(struct collection *c, struct segment *s)
+struct job *job_new(struct collection *c, struct segment *s)
 {
     struct job *j = calloc(1, sizeof(*j));
     if (!j) {
@@ -49,6 +53,11 @@ void queue_warm(struct indexer *ix, struct collection *c, struct segment *s)
         return;
     j->warm = true;
     pthread_mutex_lock(&ix->lock);
+    if (ix->stopping) {
+        pthread_mutex_unlock(&ix->lock);
+        job_free(j);
+        return;
+    }
     j->next = ix->queue;
     ix->queue = j;
     if (!j->next)
@@ -77,6 +86,8 @@ static struct job *find_running(struct indexer *ix, const struct segment *s)
 static bool enqueue_build(struct indexer *ix, struct job *j)
 {
     struct job *queued = *find_queued(ix, j->segment), *running = find_running(ix, j->segment);
+    if (ix->stopping)
+        return false;
     if (queued) {
         queued->plan = j->plan;
         return false;
@@ -122,6 +133,37 @@ void queue_forget(struct indexer *ix, const struct segment *s)
         job_free(gone);
 }
 
+/* Under the lock: the queued jobs of a segment that is gone. */
+static struct job *unqueue_id(struct indexer *ix, const struct collection *c, uint64_t id)
+{
+    struct job *gone = NULL, **at = &ix->queue;
+    while (*at) {
+        struct job *j = *at;
+        if (j->collection == c && j->segment->id == id) {
+            *at = j->next;
+            j->next = gone;
+            gone = j;
+        } else {
+            at = &j->next;
+        }
+    }
+    ix->queue_end = at;
+    return gone;
+}
+
+void queue_forget_id(struct indexer *ix, const struct collection *c, uint64_t id)
+{
+    pthread_mutex_lock(&ix->lock);
+    struct job *gone = unqueue_id(ix, c, id), *r = ix->running;
+    if (r && r->collection == c && r->segment->id == id)
+        r->superseded = r->removed = true;
+    pthread_mutex_unlock(&ix->lock);
+    for (struct job *next; gone; gone = next) {
+        next = gone->next;
+        job_free(gone);
+    }
+}
+
 struct job *queue_take(struct indexer *ix)
 {
     pthread_mutex_lock(&ix->lock);
@@ -134,31 +176,120 @@ struct job *queue_take(struct indexer *ix)
             ix->queue_end = &ix->queue;
         j->next = NULL;
         ix->running = j;
-        ix->progress = 0;
-        ix->started_us = clock_mono_us();
     }
     pthread_mutex_unlock(&ix->lock);
     return j;
 }
 
-void queue_start(struct indexer *ix, struct job *j, const struct index_plan *plan)
+/* Under the lock: how fast builds of this kind are. */
+static void note_rate(struct indexer *ix, const struct job *j)
 {
-    pthread_mutex_lock(&ix->lock);
-    j->plan = *plan;
-    j->started = true;
-    pthread_mutex_unlock(&ix->lock);
+    uint64_t us = clock_mono_us() - j->started_us;
+    if (us > 0)
+        ix->floats_per_s[j->plan.kind] =
+            (double)j->vectors * j->segment->schema->dim * 1e6 / (double)us;
 }
 
 void queue_done(struct indexer *ix, struct job *j, bool built)
 {
     pthread_mutex_lock(&ix->lock);
-    uint64_t us = clock_mono_us() - ix->started_us;
-    if (built && us > 0)
-        ix->floats_per_s[j->plan.kind] =
-            (double)j->vectors * j->segment->schema->dim * 1e6 / (double)us;
+    if (built)
+        note_rate(ix, j);
     ix->running = NULL;
+    pthread_cond_broadcast(&ix->turn);
     pthread_mutex_unlock(&ix->lock);
     job_free(j);
+}
+
+void queue_clear(struct indexer *ix)
+{
+    for (struct job *j; (j = ix->queue); job_free(j))
+        ix->queue = j->next;
+    ix->queue_end = &ix->queue;
+}
+
+/* ---- turns ---- */
+
+/* Under the lock, which is let go meanwhile: until a turn may have come, or to look whether the job
+ * was cancelled. */
+static void wait_turn(struct indexer *ix)
+{
+    struct timespec until = clock_after_ms(TURN_MS);
+    pthread_cond_timedwait(&ix->turn, &ix->lock, &until);
+}
+
+/* `cancelled` takes the lock itself. */
+static bool cancelled_unlocked(struct indexer *ix, const struct job *j,
+                               bool (*cancelled)(struct indexer *, const struct job *))
+{
+    pthread_mutex_unlock(&ix->lock);
+    bool yes = cancelled(ix, j);
+    pthread_mutex_lock(&ix->lock);
+    return yes;
+}
+
+/* Under the lock. */
+static void start_job(struct job *j, const struct index_plan *plan)
+{
+    j->plan = *plan;
+    j->started = true;
+    j->progress = 0;
+    j->started_us = clock_mono_us();
+}
+
+bool turn_take(struct indexer *ix, struct job *j, const struct index_plan *plan,
+               bool (*cancelled)(struct indexer *, const struct job *))
+{
+    pthread_mutex_lock(&ix->lock);
+    bool given_up;
+    while (!(given_up = cancelled_unlocked(ix, j, cancelled)) && ix->urgent)
+        wait_turn(ix);
+    if (!given_up)
+        start_job(j, plan);
+    pthread_mutex_unlock(&ix->lock);
+    return !given_up;
+}
+
+/* Under the lock: whether the queue's child and this build may be in memory together. */
+static bool fits_beside(const struct indexer *ix, const struct index_plan *plan)
+{
+    const struct job *r = ix->running;
+    if (!r || !r->started)
+        return true;
+    return r->plan.kind == INDEX_HNSW && plan->kind == INDEX_HNSW &&
+           r->plan.need_bytes + plan->need_bytes <= ix->limits.memory_bytes;
+}
+
+bool urgent_enter(struct indexer *ix, struct job *j, const struct index_plan *plan,
+                  bool (*cancelled)(struct indexer *, const struct job *))
+{
+    pthread_mutex_lock(&ix->lock);
+    struct job **end = &ix->urgent;
+    while (*end)
+        end = &(*end)->next;
+    *end = j;
+    bool given_up;
+    while (!(given_up = cancelled_unlocked(ix, j, cancelled)) &&
+           (ix->urgent != j || !fits_beside(ix, plan)))
+        wait_turn(ix);
+    if (!given_up)
+        start_job(j, plan);
+    pthread_mutex_unlock(&ix->lock);
+    return !given_up;
+}
+
+void urgent_leave(struct indexer *ix, struct job *j, bool built)
+{
+    pthread_mutex_lock(&ix->lock);
+    struct job **at = &ix->urgent;
+    while (*at != j)
+        at = &(*at)->next;
+    *at = j->next;
+    j->next = NULL;
+    if (built)
+        note_rate(ix, j);
+    pthread_cond_broadcast(&ix->turn);
+    pthread_mutex_unlock(&ix->lock);
 }
 
 bool queue_stopped(struct indexer *ix, const struct job *j)
@@ -169,12 +300,41 @@ bool queue_stopped(struct indexer *ix, const struct job *j)
     return stop;
 }
 
-void queue_free(struct indexer *ix)
+bool queue_removed(struct indexer *ix, const struct job *j)
 {
-    for (struct job *j; (j = ix->queue); job_free(j))
-        ix->queue = j->next;
-    for (struct failure *f; (f = ix->failures); free(f))
-        ix->failures = f->next;
+    pthread_mutex_lock(&ix->lock);
+    bool removed = j->removed;
+    pthread_mutex_unlock(&ix->lock);
+    return removed;
+}
+
+bool queue_paused(struct indexer *ix, struct job *j)
+{
+    pthread_mutex_lock(&ix->lock);
+    bool paused = !j->urgent && ix->urgent && ix->urgent->started;
+    uint64_t now_us = clock_mono_us();
+    if (paused && !j->paused_us) {
+        j->paused_us = now_us;
+    } else if (!paused && j->paused_us) {
+        j->started_us += now_us - j->paused_us;
+        j->paused_us = 0;
+    }
+    pthread_mutex_unlock(&ix->lock);
+    return paused;
+}
+
+static bool is_of(const struct job *j, const struct collection *c, uint64_t id)
+{
+    return j->started && j->collection == c && j->segment->id == id;
+}
+
+bool queue_builds(struct indexer *ix, const struct collection *c, uint64_t id)
+{
+    pthread_mutex_lock(&ix->lock);
+    bool found =
+        (ix->running && is_of(ix->running, c, id)) || (ix->urgent && is_of(ix->urgent, c, id));
+    pthread_mutex_unlock(&ix->lock);
+    return found;
 }
 
 /* ---- failures ---- */

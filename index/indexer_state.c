@@ -21,7 +21,7 @@
 struct pending {
     uint64_t rows;        /* of this collection, to be built */
     uint64_t rebuilt;     /* of them with a structure that still serves */
-    double done_rows;     /* of them in the running build of this collection */
+    double done_rows;     /* of them in running builds */
     double eta_s;         /* until its last build ends; negative: unknown */
     enum index_kind kind; /* of its first build */
 };
@@ -31,13 +31,27 @@ static double job_floats(const struct job *j)
     return (double)j->vectors * j->segment->schema->dim;
 }
 
-static double running_left_s(const struct indexer *ix)
+/* Under the lock: by the job's own pace, before it has one by that of the last of its kind. */
+static double left_s(const struct indexer *ix, const struct job *j)
 {
-    double elapsed_s = (double)(clock_mono_us() - ix->started_us) / 1e6;
-    double known = ix->floats_per_s[ix->running->plan.kind];
-    if (ix->progress > 0.01)
-        return elapsed_s * (1 - ix->progress) / ix->progress;
-    return known > 0 ? job_floats(ix->running) / known : -1;
+    double known = ix->floats_per_s[j->plan.kind];
+    uint64_t now_us = j->paused_us ? j->paused_us : clock_mono_us();
+    double elapsed_s = (double)(now_us - j->started_us) / 1e6;
+    if (j->started && j->progress > 0.01)
+        return elapsed_s * (1 - j->progress) / j->progress;
+    return known > 0 ? job_floats(j) / known : -1;
+}
+
+void state_progress(struct indexer *ix, struct job *j, double share)
+{
+    pthread_mutex_lock(&ix->lock);
+    j->progress = share < 0 ? 0 : share > 1 ? 1 : share;
+    double left = left_s(ix, j);
+    pthread_mutex_unlock(&ix->lock);
+    if (!j->watch)
+        return;
+    atomic_store(&j->watch->progress, j->progress);
+    atomic_store(&j->watch->eta_s, left);
 }
 
 static void add_job(struct pending *p, const struct job *j)
@@ -54,26 +68,30 @@ static double plus(double eta_s, double more_s)
     return eta_s < 0 || more_s < 0 ? -1 : eta_s + more_s;
 }
 
+/* Under the lock: the next build in line, `*ahead_s` after those before it. */
+static void count_job(const struct indexer *ix, const struct collection *c, const struct job *j,
+                      double *ahead_s, struct pending *p)
+{
+    if (j->warm || j->superseded)
+        return;
+    *ahead_s = plus(*ahead_s, left_s(ix, j));
+    if (j->collection != c)
+        return;
+    add_job(p, j);
+    p->done_rows += j->vectors * j->progress;
+    p->eta_s = *ahead_s;
+}
+
 /* Under the lock. */
 static void count_pending(const struct indexer *ix, const struct collection *c, struct pending *p)
 {
-    const struct job *r = ix->running && !ix->running->warm ? ix->running : NULL;
-    double ahead_s = r && !r->superseded ? running_left_s(ix) : 0;
-    if (r && r->collection == c && !r->superseded) {
-        add_job(p, r);
-        p->done_rows = r->vectors * ix->progress;
-        p->eta_s = ahead_s;
-    }
-    for (const struct job *j = ix->queue; j; j = j->next) {
-        if (j->warm)
-            continue;
-        double rate = ix->floats_per_s[j->plan.kind];
-        ahead_s = plus(ahead_s, rate > 0 ? job_floats(j) / rate : -1);
-        if (j->collection != c)
-            continue;
-        add_job(p, j);
-        p->eta_s = ahead_s;
-    }
+    double ahead_s = 0;
+    for (const struct job *j = ix->urgent; j; j = j->next)
+        count_job(ix, c, j, &ahead_s, p);
+    if (ix->running)
+        count_job(ix, c, ix->running, &ahead_s, p);
+    for (const struct job *j = ix->queue; j; j = j->next)
+        count_job(ix, c, j, &ahead_s, p);
 }
 
 static void count_indexed(const struct snapshot *s, struct index_state *out)

@@ -1,7 +1,7 @@
 /* loadstoned: read the settings, wire the layers, wait for a signal, stop in order.
  *
  *   start:  io -> indexer -> catalog (which calls the indexer for every segment) -> server
- *   stop:   server -> indexer -> catalog -> io
+ *   stop:   index builds -> server -> catalog -> indexer -> io
  *
  * Threads: the main thread waits on an event that the signal handler raises; everything else runs
  * on threads of the layers.
@@ -215,19 +215,24 @@ static enum err start(const struct settings *s, const char *program, struct daem
     RETURN_NOT_OK(access_new(&s->access, &d->access, ctx));
     RETURN_NOT_OK(io_new(s->io, &d->io, ctx));
     RETURN_NOT_OK(start_indexer(s, program, d, ctx));
-    struct store_hooks hooks = {.arg = d->indexer, .segment_added = indexer_segment_added};
+    struct store_hooks hooks = {.arg = d->indexer,
+                                .segment_added = indexer_segment_added,
+                                .segment_opened = indexer_segment_opened,
+                                .segment_build = indexer_segment_build,
+                                .segment_removed = indexer_segment_removed};
     RETURN_NOT_OK(catalog_open(s->data, d->io, &hooks, &d->catalog, ctx));
     return start_server(s, d, ctx);
 }
 
 static void stop(struct daemon *d)
 {
+    if (d->indexer)
+        indexer_stop(d->indexer);
     server_stop(d->server);
     access_free(d->access);
-    if (d->indexer)
-        indexer_free(d->indexer);
     if (d->catalog)
         catalog_close(d->catalog);
+    indexer_free(d->indexer);
     epoch_drain();
     if (d->io)
         io_free(d->io);

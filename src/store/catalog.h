@@ -10,12 +10,33 @@
 
 struct catalog;
 
-/* Calls upwards, registered by main. All may be NULL. */
+/* An index build that somebody waits for, as others may watch and end it. */
+struct build_watch {
+    _Atomic double progress; /* 0..1, of this build */
+    _Atomic double eta_s;    /* until it ends; negative while unknown */
+    atomic_bool cancel;      /* set by whoever no longer wants it */
+};
+
+/* Calls upwards, registered by main. All may be NULL. `c` and `s` are borrowed: acquire to keep. */
 struct store_hooks {
     void *arg;
     /* A file segment became part of the newest version (at open, after a bulk load, after sealing).
-     * Runs on the writing thread: must only queue. `c` and `s` are borrowed: acquire to keep. */
+     * Runs on the writing thread: must only queue. */
     void (*segment_added)(void *arg, struct collection *c, struct segment *s);
+    /* A file segment was opened that only older versions need: what stands on disk for it is
+     * attached, nothing is built. Short. */
+    void (*segment_opened)(void *arg, struct collection *c, struct segment *s);
+    /* Builds, before the segment is part of any version, what its collection's settings ask for,
+     * and attaches it; ERR_OK also when they ask for nothing. Blocks until it is done: outside
+     * epoch sections and locks. The file must keep its name meanwhile (s->path, in staging/ or in
+     * segments/). `watch` may be NULL. ERR_UNPROCESSABLE when the settings ask for what can't be
+     * built within the memory budget; ERR_CONFLICT when watch->cancel was set. After an error
+     * nothing is attached. Who gives the segment up calls segment_removed. */
+    enum err (*segment_build)(void *arg, struct collection *c, struct segment *s,
+                              struct build_watch *watch, struct err_ctx *ctx);
+    /* The file of the segment is gone, or about to go: no version needs it. Outside
+     * collection_enter_dir; an id that never had an index is no error. */
+    void (*segment_removed)(void *arg, struct collection *c, uint64_t id);
 };
 
 /* Opens the directory (created when missing) and locks it; ERR_CONFLICT when another daemon holds

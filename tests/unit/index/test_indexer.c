@@ -1,132 +1,7 @@
 /* The indexer on a real collection: a bulk load is indexed by a child process, found again after a
  * restart without a rebuild, built anew when the file is damaged or the settings changed; failures
  * are sentences; a dropped collection's build is given up. This program is its own build child. */
-#include "rig.h"
-
-#include "base/clock.h"
-#include "base/epoch.h"
-#include "store/catalog.h"
-#include "store/load.h"
-
-enum { ROWS = 12000, DIM = 16, WAIT_S = 60 };
-
-static char self[4096];
-
-struct world {
-    struct temp_dir dir;
-    struct io *io;
-    struct indexer *indexer;
-    struct catalog *catalog;
-    float *vectors;
-};
-
-static void world_start(struct world *w, const char *exe)
-{
-    struct indexer_options o = {.self = exe, .threads = 1};
-    struct err_ctx ctx;
-    err_clear(&ctx);
-    assert_int_equal(indexer_new(&o, &w->indexer, NULL), ERR_OK);
-    struct store_hooks hooks = {.arg = w->indexer, .segment_added = indexer_segment_added};
-    char data[600];
-    snprintf(data, sizeof(data), "%s/data", w->dir.path);
-    if (catalog_open(data, w->io, &hooks, &w->catalog, &ctx) != ERR_OK)
-        fail_msg("%s", ctx.detail);
-    while (!catalog_ready(w->catalog))
-        usleep(1000);
-}
-
-static void world_stop(struct world *w)
-{
-    indexer_free(w->indexer);
-    catalog_close(w->catalog);
-    epoch_drain();
-}
-
-static void world_open(struct world *w, const char *exe)
-{
-    assert_int_equal(temp_dir_new(&w->dir), 0);
-    assert_int_equal(io_new(IO_POSIX, &w->io, NULL), ERR_OK);
-    w->vectors = rig_vectors(ROWS, DIM, 20, 1);
-    for (size_t row = ROWS / 2; row < ROWS * 3 / 4; row++) /* twins */
-        memcpy(w->vectors + row * DIM, w->vectors + (row - ROWS / 2) * DIM, DIM * sizeof(float));
-    world_start(w, exe);
-}
-
-static void world_close(struct world *w)
-{
-    world_stop(w);
-    io_free(w->io);
-    free(w->vectors);
-    temp_dir_remove(&w->dir);
-}
-
-static void create(struct world *w, const char *name, enum index_kind kind)
-{
-    struct schema *s;
-    struct err_ctx ctx;
-    bool created;
-    err_clear(&ctx);
-    assert_int_equal(schema_new(KEY_INT64, DIM, DIST_COSINE, &s, NULL), ERR_OK);
-    s->index = (struct index_settings){.kind = kind, .m = 8, .ef_construction = 40};
-    assert_int_equal(schema_seal(s, NULL), ERR_OK);
-    if (catalog_create(w->catalog, name, s, &created, &ctx) != ERR_OK)
-        fail_msg("%s", ctx.detail);
-    schema_release(s);
-}
-
-static struct collection *find(struct world *w, const char *name)
-{
-    struct collection *c;
-    epoch_enter();
-    assert_int_equal(catalog_find(w->catalog, name, &c, NULL), ERR_OK);
-    collection_acquire(c);
-    epoch_leave();
-    return c;
-}
-
-/* Large enough a load to go into a segment file by itself, repeated keys aside. */
-static void load_rows(struct world *w, struct collection *c)
-{
-    struct load_options o = {.mode = LOAD_UPSERT, .expected_version = -1};
-    struct commit_result r;
-    struct err_ctx ctx;
-    struct load *l;
-    struct batch *b;
-    err_clear(&ctx);
-    assert_int_equal(load_new(c, &o, &l, NULL), ERR_OK);
-    assert_int_equal(batch_new(load_schema(l), &b, NULL), ERR_OK);
-    assert_int_equal(batch_borrow_vectors(b, w->vectors, ROWS, 0, NULL), ERR_OK);
-    if (load_add(l, b, &ctx) != ERR_OK || load_commit(l, &r, &ctx) != ERR_OK)
-        fail_msg("%s", ctx.detail);
-    batch_free(b);
-    load_free(l);
-    if (collection_seal(c, &ctx) != ERR_OK)
-        fail_msg("%s", ctx.detail);
-}
-
-static struct index_state state_of(struct world *w, struct collection *c)
-{
-    struct index_state st;
-    epoch_enter();
-    index_state_get(w->indexer, c, collection_snapshot(c), &st);
-    epoch_leave();
-    return st;
-}
-
-static struct index_state wait_ready(struct world *w, struct collection *c)
-{
-    uint64_t end_us = clock_mono_us() + WAIT_S * 1000000ull;
-    for (;;) {
-        struct index_state st = state_of(w, c);
-        if (!st.building)
-            return st;
-        assert_true(st.progress >= 0 && st.progress <= 1);
-        assert_int_equal(st.kind, INDEX_HNSW);
-        if (clock_mono_us() > end_us)
-            fail_msg("the index is not ready after %d s", WAIT_S);
-        usleep(5000);
-    }
-}
+#include "world.h"
 
 static void assert_indexed(const struct index_state *st)
 {
@@ -155,7 +30,7 @@ static struct stat ann_stat(struct collection *c, char path[700])
 static void a_load_is_indexed_and_found_again(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     char path[700];
     world_open(&w, self);
     create(&w, "words", INDEX_HNSW);
@@ -180,7 +55,7 @@ static void a_load_is_indexed_and_found_again(void **state)
 static void a_damaged_file_is_built_anew(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     char path[700], orphan[800];
     world_open(&w, self);
     create(&w, "words", INDEX_HNSW);
@@ -208,7 +83,7 @@ static void a_damaged_file_is_built_anew(void **state)
 static void flat_and_small_collections_get_no_graph(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     world_open(&w, self);
     create(&w, "flat", INDEX_FLAT);
     create(&w, "small", INDEX_AUTO); /* 12000 x 16 floats are scanned in no time */
@@ -236,7 +111,7 @@ static void a_failed_build_is_a_sentence(void **state)
     } cases[] = {{"/no/such/loadstoned", "cannot start /no/such/loadstoned"},
                  {"/bin/false", "ended with status 1"}};
     for (int i = 0; i < 2; i++) {
-        struct world w;
+        struct world w = {0};
         world_open(&w, cases[i].exe);
         create(&w, "words", INDEX_HNSW);
         struct collection *c = find(&w, "words");
@@ -254,7 +129,7 @@ static void a_failed_build_is_a_sentence(void **state)
 static void a_running_build_does_not_outlive_its_reason(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     world_open(&w, self);
     setenv("TEST_BUILD_SLEEPS", "1", 1);
     create(&w, "words", INDEX_HNSW);
@@ -292,7 +167,7 @@ static uint32_t graphs_attached(struct collection *c)
 static void replaced_rows_are_not_built(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     world_open(&w, self);
     setenv("TEST_BUILD_SLEEPS", "1", 1);
     create(&w, "words", INDEX_HNSW);
@@ -312,7 +187,7 @@ static void replaced_rows_are_not_built(void **state)
 static void settings_of_a_dropped_collection_leave_its_namesakes_file(void **state)
 {
     (void)state;
-    struct world w;
+    struct world w = {0};
     char path[700];
     world_open(&w, self);
     create(&w, "words", INDEX_FLAT);
@@ -332,16 +207,8 @@ static void settings_of_a_dropped_collection_leave_its_namesakes_file(void **sta
     world_close(&w);
 }
 
-int main(int argc, char **argv)
+static int all_tests(void)
 {
-    if (argc > 1 && strcmp(argv[1], "build-index") == 0) {
-        if (getenv("TEST_BUILD_SLEEPS"))
-            sleep(WAIT_S);
-        return build_index_main(argc - 1, argv + 1);
-    }
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (n < 0)
-        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_load_is_indexed_and_found_again),
         cmocka_unit_test(a_damaged_file_is_built_anew),
@@ -352,4 +219,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(settings_of_a_dropped_collection_leave_its_namesakes_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    return world_main(argc, argv, all_tests);
 }
