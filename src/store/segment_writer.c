@@ -4,60 +4,35 @@
  * and null bits wait in memory until finish. int64 keys that count up by one stay a run (three
  * numbers, no index); the first that does not turns them into an array.
  *
- * The key index is open addressing with linear probing over u64 slots (hash tag << 32 | row + 1),
- * filled to two thirds at most. Of equal keys the slot leads to the newest row and key_prev on to
- * the older ones. */
+ * The key index (key_index.h) is built when all keys are there. */
 #include "store/segment_writer.h"
 
-#include "base/clock.h"
+#include "store/key_index.h"
 #include "store/segment_format.h"
+#include "store/segment_sections.h"
 
 struct var_column {
     struct buf offsets; /* u32 x (rows + 1) */
     struct buf bytes;
 };
 
-struct section {
-    uint32_t kind, column;
-    uint64_t offset, length;
-};
-
 struct segment_writer {
     struct schema *schema;
-    struct io_stream *stream;
+    struct segment_sections *out; /* its vectors are begun from the start */
     uint64_t id;
-    uint8_t collection_id[16];
     uint32_t rows;
     bool keys_run;
     int64_t first_key, key_min, key_max;
     struct buf int_keys;
     struct buf key_offsets, key_bytes;
-    uint64_t *key_slots;
-    uint64_t key_nslots;
-    uint32_t *key_prev;
+    struct key_index index;
     bool keys_indexed;
     bool any_null_vector;
     struct buf vector_nulls; /* u64 words, filled lazily */
     struct buf strips;
     uint8_t *null_strip;
     struct var_column *var;
-    struct buf sections; /* struct section */
 };
-
-static enum err write_header(struct segment_writer *w, struct err_ctx *ctx)
-{
-    struct segment_header h = {
-        .magic = SEGMENT_MAGIC,
-        .format_version = SEGMENT_FORMAT_VERSION,
-        .section_align = IO_SUM_BLOCK,
-        .segment_id = w->id,
-        .created_us = clock_wall_us(),
-    };
-    memcpy(h.collection_id, w->collection_id, sizeof h.collection_id);
-    h.crc = crc32c(0, &h, offsetof(struct segment_header, crc));
-    RETURN_NOT_OK(io_stream_put(w->stream, &h, sizeof h, ctx));
-    return io_stream_align(w->stream, ctx);
-}
 
 static bool init_columns(struct segment_writer *w)
 {
@@ -85,12 +60,11 @@ enum err segment_writer_new(struct io *io, const char *path, const uint8_t colle
         return err_no_memory(ctx, sizeof *w);
     w->schema = schema_acquire(schema);
     w->id = id;
-    memcpy(w->collection_id, collection_id, sizeof w->collection_id);
     enum err e = init_columns(w) ? ERR_OK : err_no_memory(ctx, sizeof *w);
     if (e == ERR_OK)
-        e = io_stream_open(io, path, size_hint, &w->stream, ctx);
-    if (e == ERR_OK)
-        e = write_header(w, ctx);
+        e = segment_sections_new(io, path, collection_id, id, schema, size_hint, &w->out, ctx);
+    if (e == ERR_OK && schema->dim)
+        e = segment_sections_begin(w->out, SECTION_VECTORS, 0, ctx);
     if (e != ERR_OK) {
         segment_writer_free(w);
         return e;
@@ -103,7 +77,7 @@ void segment_writer_free(struct segment_writer *w)
 {
     if (!w)
         return;
-    io_stream_close(w->stream);
+    segment_sections_free(w->out);
     for (uint32_t i = 0; w->var && i < w->schema->nvar; i++) {
         buf_deinit(&w->var[i].offsets);
         buf_deinit(&w->var[i].bytes);
@@ -113,9 +87,7 @@ void segment_writer_free(struct segment_writer *w)
     buf_deinit(&w->key_bytes);
     buf_deinit(&w->vector_nulls);
     buf_deinit(&w->strips);
-    buf_deinit(&w->sections);
-    free(w->key_slots);
-    free(w->key_prev);
+    key_index_deinit(&w->index);
     free(w->null_strip);
     free(w->var);
     schema_release(w->schema);
@@ -184,12 +156,12 @@ static enum err put_vector(struct segment_writer *w, const float *vector, struct
 {
     size_t n = w->schema->dim * sizeof(float);
     if (vector)
-        return io_stream_put(w->stream, vector, n, ctx);
+        return segment_sections_put(w->out, vector, n, ctx);
     note_null_vector(w);
     static const uint8_t zeros[4096];
     for (size_t left = n; left;) {
         size_t step = left < sizeof zeros ? left : sizeof zeros;
-        RETURN_NOT_OK(io_stream_put(w->stream, zeros, step, ctx));
+        RETURN_NOT_OK(segment_sections_put(w->out, zeros, step, ctx));
         left -= step;
     }
     return ERR_OK;
@@ -255,7 +227,7 @@ enum err segment_writer_append_run(struct segment_writer *w, const float *vector
     }
     put_null_features(w, n);
     RETURN_NOT_OK(check_memory(w, ctx));
-    return io_stream_put(w->stream, vectors, n * w->schema->dim * sizeof(float), ctx);
+    return segment_sections_put(w->out, vectors, n * w->schema->dim * sizeof(float), ctx);
 }
 
 void segment_writer_key(const struct segment_writer *w, uint32_t row, struct row *out)
@@ -271,29 +243,12 @@ void segment_writer_key(const struct segment_writer *w, uint32_t row, struct row
 
 /* ---- key index ---- */
 
-static bool row_has_key(const struct segment_writer *w, uint32_t row, const struct row *key)
+static bool row_has_key(const void *arg, uint32_t row, const struct row *key)
 {
+    const struct segment_writer *w = arg;
     struct row other = {.schema = w->schema};
     segment_writer_key(w, row, &other);
     return row_keys_equal(&other, key);
-}
-
-static enum err index_row(struct segment_writer *w, uint32_t row, struct err_ctx *ctx)
-{
-    struct row key = {.schema = w->schema};
-    segment_writer_key(w, row, &key);
-    uint64_t hash = row_key_hash(&key), tag = hash >> 32, mask = w->key_nslots - 1;
-    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
-        uint64_t slot = w->key_slots[i];
-        if (slot && (slot >> 32 != tag || !row_has_key(w, (uint32_t)slot - 1, &key)))
-            continue;
-        if (slot && !w->key_prev && !(w->key_prev = calloc(w->rows, sizeof *w->key_prev)))
-            return err_no_memory(ctx, w->rows * sizeof *w->key_prev);
-        if (slot)
-            w->key_prev[row] = (uint32_t)slot;
-        w->key_slots[i] = tag << 32 | (row + 1);
-        return ERR_OK;
-    }
 }
 
 enum err segment_writer_index_keys(struct segment_writer *w, struct err_ctx *ctx)
@@ -303,20 +258,18 @@ enum err segment_writer_index_keys(struct segment_writer *w, struct err_ctx *ctx
     w->keys_indexed = true;
     if (w->keys_run)
         return ERR_OK;
-    w->key_nslots = 64;
-    while (w->key_nslots * 2 < w->rows * 3ull)
-        w->key_nslots *= 2;
-    w->key_slots = calloc(w->key_nslots, sizeof *w->key_slots);
-    if (!w->key_slots)
-        return err_no_memory(ctx, w->key_nslots * sizeof *w->key_slots);
-    for (uint32_t row = 0; row < w->rows; row++)
-        RETURN_NOT_OK(index_row(w, row, ctx));
+    RETURN_NOT_OK(key_index_init(&w->index, w->rows, ctx));
+    for (uint32_t row = 0; row < w->rows; row++) {
+        struct row key = {.schema = w->schema};
+        segment_writer_key(w, row, &key);
+        RETURN_NOT_OK(key_index_add(&w->index, row, &key, row_has_key, w, ctx));
+    }
     return ERR_OK;
 }
 
 const uint32_t *segment_writer_prev(const struct segment_writer *w)
 {
-    return w->key_prev;
+    return w->index.prev;
 }
 
 /* ---- the end of the file ---- */
@@ -324,19 +277,12 @@ const uint32_t *segment_writer_prev(const struct segment_writer *w)
 static enum err put_section(struct segment_writer *w, uint32_t kind, uint32_t column,
                             const void *data, size_t length, struct err_ctx *ctx)
 {
-    RETURN_NOT_OK(io_stream_align(w->stream, ctx));
-    struct section s = {kind, column, io_stream_offset(w->stream), length};
-    buf_put(&w->sections, &s, sizeof s);
-    return io_stream_put(w->stream, data, length, ctx);
+    RETURN_NOT_OK(segment_sections_begin(w->out, kind, column, ctx));
+    return segment_sections_put(w->out, data, length, ctx);
 }
 
-static enum err put_vector_sections(struct segment_writer *w, struct err_ctx *ctx)
+static enum err put_vector_nulls(struct segment_writer *w, struct err_ctx *ctx)
 {
-    if (!w->schema->dim)
-        return ERR_OK;
-    struct section s = {SECTION_VECTORS, 0, IO_SUM_BLOCK,
-                        (uint64_t)w->rows * w->schema->dim * sizeof(float)};
-    buf_put(&w->sections, &s, sizeof s);
     if (!w->any_null_vector)
         return ERR_OK;
     size_t n = ((size_t)w->rows + 63) / 64 * 8;
@@ -357,11 +303,7 @@ static enum err put_key_sections(struct segment_writer *w, struct err_ctx *ctx)
         RETURN_NOT_OK(
             put_section(w, SECTION_KEY_BYTES, 0, w->key_bytes.data, w->key_bytes.len, ctx));
     }
-    RETURN_NOT_OK(put_section(w, SECTION_KEY_SLOTS, 0, w->key_slots,
-                              w->key_nslots * sizeof *w->key_slots, ctx));
-    if (!w->key_prev)
-        return ERR_OK;
-    return put_section(w, SECTION_KEY_PREV, 0, w->key_prev, w->rows * sizeof *w->key_prev, ctx);
+    return key_index_write(&w->index, w->out, ctx);
 }
 
 static enum err put_feature_sections(struct segment_writer *w, struct err_ctx *ctx)
@@ -376,63 +318,22 @@ static enum err put_feature_sections(struct segment_writer *w, struct err_ctx *c
     return ERR_OK;
 }
 
-static void encode_footer(struct segment_writer *w, uint32_t nruns, struct buf *out)
-{
-    buf_put_u32(out, w->rows);
-    buf_put_u64(out, io_stream_offset(w->stream));
-    schema_encode(w->schema, out);
-    buf_put_u8(out, w->keys_run);
-    buf_put_u64(out, (uint64_t)w->first_key);
-    buf_put_u64(out, (uint64_t)w->key_min);
-    buf_put_u64(out, (uint64_t)w->key_max);
-    buf_put_u64(out, w->key_nslots);
-    buf_put_u32(out, nruns);
-    size_t n = w->sections.len / sizeof(struct section);
-    const struct section *s = (const struct section *)w->sections.data;
-    buf_put_u32(out, (uint32_t)n);
-    for (size_t i = 0; i < n; i++) {
-        buf_put_u32(out, s[i].kind);
-        buf_put_u32(out, s[i].column);
-        buf_put_u64(out, s[i].offset);
-        buf_put_u64(out, s[i].length);
-    }
-    size_t nsums;
-    const uint64_t *sums = io_stream_sums(w->stream, &nsums);
-    buf_put_u64(out, nsums);
-    buf_put(out, sums, nsums * sizeof *sums);
-}
-
-static enum err write_footer(struct segment_writer *w, uint32_t nruns, struct err_ctx *ctx)
-{
-    RETURN_NOT_OK(io_stream_align(w->stream, ctx));
-    struct buf footer = {0};
-    encode_footer(w, nruns, &footer);
-    if (footer.failed || w->sections.failed) {
-        buf_deinit(&footer);
-        return err_no_memory(ctx, footer.len);
-    }
-    struct segment_trailer t = {
-        .footer_offset = io_stream_offset(w->stream),
-        .footer_length = (uint32_t)footer.len,
-        .footer_crc = crc32c(0, footer.data, footer.len),
-        .magic = SEGMENT_TRAILER_MAGIC,
-    };
-    t.crc = crc32c(0, &t, offsetof(struct segment_trailer, crc));
-    enum err e = io_stream_put(w->stream, footer.data, footer.len, ctx);
-    if (e == ERR_OK)
-        e = io_stream_put(w->stream, &t, sizeof t, ctx);
-    buf_deinit(&footer);
-    return e;
-}
-
 enum err segment_writer_finish(struct segment_writer *w, const struct seq_run *runs, uint32_t nruns,
                                struct err_ctx *ctx)
 {
     RETURN_NOT_OK(segment_writer_index_keys(w, ctx));
-    RETURN_NOT_OK(put_vector_sections(w, ctx));
+    RETURN_NOT_OK(put_vector_nulls(w, ctx));
     RETURN_NOT_OK(put_key_sections(w, ctx));
     RETURN_NOT_OK(put_feature_sections(w, ctx));
     RETURN_NOT_OK(put_section(w, SECTION_RUNS, 0, runs, nruns * sizeof *runs, ctx));
-    RETURN_NOT_OK(write_footer(w, nruns, ctx));
-    return io_stream_finish(w->stream, ctx);
+    struct segment_totals totals = {
+        .rows = w->rows,
+        .keys_run = w->keys_run,
+        .first_key = w->first_key,
+        .key_min = w->key_min,
+        .key_max = w->key_max,
+        .key_slots = w->index.nslots,
+        .runs = nruns,
+    };
+    return segment_sections_finish(w->out, &totals, ctx);
 }
