@@ -261,15 +261,15 @@ static bool batch_is_full(const struct batch *b, size_t rows_max)
     return b->rows >= rows_max || (b->rows % ROWS_PER_LOOK == 0 && batch_bytes(b) >= BATCH_BYTES);
 }
 
-static enum err add_batch(struct load *l, struct batch *b, struct err_ctx *ctx)
+static enum err add_batch(struct row_sink sink, struct batch *b, struct err_ctx *ctx)
 {
-    RETURN_NOT_OK(load_add(l, b, ctx));
+    RETURN_NOT_OK(sink.add(sink.to, b, ctx));
     batch_reset(b);
     return ERR_OK;
 }
 
-static enum err read_rows(struct columns *c, struct load *l, struct batch *b, struct row_reader *r,
-                          size_t rows_max, struct err_ctx *ctx)
+static enum err read_rows(struct columns *c, struct row_sink sink, struct batch *b,
+                          struct row_reader *r, size_t rows_max, struct err_ctx *ctx)
 {
     bool more;
     for (size_t i = 0; i < columns_count(c); i++)
@@ -277,17 +277,17 @@ static enum err read_rows(struct columns *c, struct load *l, struct batch *b, st
     for (uint64_t row = 0;; row++) {
         RETURN_NOT_OK(next_row(c, row, &more, ctx));
         if (!more)
-            return b->rows ? add_batch(l, b, ctx) : ERR_OK;
+            return b->rows ? add_batch(sink, b, ctx) : ERR_OK;
         RETURN_NOT_OK(read_row(c, r, b, row, ctx));
         if (batch_is_full(b, rows_max))
-            RETURN_NOT_OK(add_batch(l, b, ctx));
+            RETURN_NOT_OK(add_batch(sink, b, ctx));
     }
 }
 
-enum err columnar_json_load(const void *text, size_t n, struct load *l, struct batch *b,
+enum err columnar_json_load(const void *text, size_t n, struct row_sink sink, struct batch *b,
                             struct row_reader *r, size_t rows_max, struct err_ctx *ctx)
 {
-    struct columns c = {.text = text, .schema = load_schema(l)};
+    struct columns c = {.text = text, .schema = sink.schema};
     struct json_reader json;
     json_init(&json, text, n, 0);
     enum err e = find_columns(&c, &json, ctx);
@@ -295,7 +295,7 @@ enum err columnar_json_load(const void *text, size_t n, struct load *l, struct b
     if (e == ERR_OK)
         e = put_keys_first(&c, ctx);
     if (e == ERR_OK)
-        e = read_rows(&c, l, b, r, rows_max, ctx);
+        e = read_rows(&c, sink, b, r, rows_max, ctx);
     columns_deinit(&c);
     return e;
 }

@@ -1,11 +1,12 @@
-/* Request bodies into loads.
+/* Request bodies into rows.
  *
- *   JSON, NDJSON:  bytes -> framer -> row text -> row_reader -> batch -> load_add when full
+ *   JSON, NDJSON:  bytes -> framer -> row text -> row_reader -> batch -> sink when full
  *   columnar JSON: gathered whole; columnar_json.c. Its first field tells it from rows.
  *   octet-stream:  bytes = vectors; the batch borrows them, keys count on; no work per row
  *   npy:           the same behind a header: npy_rows.c
  *
- * Threads: one decoder, one thread at a time. Failure: the load can only be freed; the error names
+ * Threads: one decoder, one thread at a time. Failure: what the sink leads to can only be
+ * freed; the error names
  * row and field. */
 #include "api/decoder.h"
 
@@ -21,7 +22,7 @@ enum {
 };
 
 struct decoder {
-    struct load *load;
+    struct row_sink sink;
     struct batch *batch;
     enum media media;
     struct framer framer;
@@ -41,7 +42,7 @@ static enum err flush(struct decoder *d, struct err_ctx *ctx)
 {
     if (d->batch->rows == 0)
         return ERR_OK;
-    RETURN_NOT_OK(load_add(d->load, d->batch, ctx));
+    RETURN_NOT_OK(d->sink.add(d->sink.to, d->batch, ctx));
     batch_reset(d->batch);
     d->pending_bytes = 0;
     return ERR_OK;
@@ -65,23 +66,23 @@ static size_t rows_max(const struct schema *s)
     return n < 1 ? 1 : n > BATCH_ROWS ? BATCH_ROWS : n;
 }
 
-enum err decoder_new(struct load *l, const struct decoder_options *o, struct decoder **out,
+enum err decoder_new(struct row_sink sink, const struct decoder_options *o, struct decoder **out,
                      struct err_ctx *ctx)
 {
     struct decoder *d = calloc(1, sizeof *d);
     if (!d)
         return err_no_memory(ctx, sizeof *d);
-    d->load = l;
+    d->sink = sink;
     d->media = o->media;
     d->first_key = o->first_key;
     d->service = o->service;
-    d->batch_rows_max = rows_max(load_schema(l));
+    d->batch_rows_max = rows_max(sink.schema);
     enum framer_shape shape = o->media == MEDIA_JSON ? FRAMER_JSON : FRAMER_LINES;
     framer_init(&d->framer, shape, o->row_bytes_max, add_row, d);
-    enum err e = row_reader_init(&d->reader, load_schema(l), ctx);
+    enum err e = row_reader_init(&d->reader, sink.schema, ctx);
     if (e == ERR_OK)
-        e = batch_new(load_schema(l), &d->batch, ctx);
-    npy_rows_init(&d->npy, l, d->batch, o->first_key, o->body_bytes);
+        e = batch_new(sink.schema, &d->batch, ctx);
+    npy_rows_init(&d->npy, sink, d->batch, o->first_key, o->body_bytes);
     if (e != ERR_OK) {
         decoder_free(d);
         return e;
@@ -153,7 +154,7 @@ static enum err feed_json(struct decoder *d, const void *data, size_t n, struct 
 static enum err finish_json(struct decoder *d, struct err_ctx *ctx)
 {
     if (d->form == COLUMNAR_YES)
-        return columnar_json_load(d->text.data, d->text.len, d->load, d->batch, &d->reader,
+        return columnar_json_load(d->text.data, d->text.len, d->sink, d->batch, &d->reader,
                                   d->batch_rows_max, ctx);
     if (d->form == COLUMNAR_UNDECIDED && d->text.len)
         RETURN_NOT_OK(framer_feed(&d->framer, d->text.data, d->text.len, ctx));

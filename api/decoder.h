@@ -1,11 +1,11 @@
-/* Request bodies into loads: a decoder takes the bytes of one body in order and adds its rows to a
- * load, in batches of bounded size. One thread at a time (it may move between threads). */
+/* Request bodies into rows: a decoder takes the bytes of one body in order and adds its rows to a
+ * sink, in batches of bounded size. One thread at a time (it may move between threads). */
 #ifndef LOADSTONE_API_DECODER_H
 #define LOADSTONE_API_DECODER_H
 
 #include "api/media.h"
 #include "api/service.h"
-#include "store/load.h"
+#include "api/row_sink.h"
 
 struct decoder;
 
@@ -17,8 +17,8 @@ struct decoder_options {
     uint64_t body_bytes;     /* of the whole body; 0 = unknown */
 };
 
-/* The load stays the caller's and must outlive the decoder. */
-WARN_UNUSED enum err decoder_new(struct load *l, const struct decoder_options *o,
+/* What the sink leads to must outlive the decoder. */
+WARN_UNUSED enum err decoder_new(struct row_sink sink, const struct decoder_options *o,
                                  struct decoder **out, struct err_ctx *ctx);
 void decoder_free(struct decoder *d); /* NULL is allowed */
 

@@ -13,10 +13,11 @@
 
 #include <inttypes.h>
 
-void npy_rows_init(struct npy_rows *s, struct load *l, struct batch *b, int64_t first_key,
+void npy_rows_init(struct npy_rows *s, struct row_sink sink, struct batch *b, int64_t first_key,
                    uint64_t body_bytes)
 {
-    *s = (struct npy_rows){.load = l, .batch = b, .first_key = first_key, .body_bytes = body_bytes};
+    *s = (struct npy_rows){
+        .sink = sink, .batch = b, .first_key = first_key, .body_bytes = body_bytes};
 }
 
 void npy_rows_deinit(struct npy_rows *s)
@@ -92,7 +93,7 @@ static enum err add_rows(struct npy_rows *s, const void *vectors, size_t n, stru
                        "the body goes on behind the %" PRIu64 " rows that the .npy header says",
                        s->array.rows);
     RETURN_NOT_OK(batch_borrow_vectors(s->batch, vectors, n, key, ctx));
-    RETURN_NOT_OK(load_add(s->load, s->batch, ctx));
+    RETURN_NOT_OK(s->sink.add(s->sink.to, s->batch, ctx));
     batch_reset(s->batch);
     s->rows += n;
     return ERR_OK;

@@ -4,10 +4,10 @@
 #define LOADSTONE_API_NPY_ROWS_H
 
 #include "api/npy.h"
-#include "store/load.h"
+#include "api/row_sink.h"
 
 struct npy_rows {
-    struct load *load;   /* borrowed */
+    struct row_sink sink;
     struct batch *batch; /* borrowed; empty between calls */
     int64_t first_key;
     uint64_t body_bytes; /* of the whole body; 0 = unknown */
@@ -19,7 +19,7 @@ struct npy_rows {
                          aligned address */
 };
 
-void npy_rows_init(struct npy_rows *s, struct load *l, struct batch *b, int64_t first_key,
+void npy_rows_init(struct npy_rows *s, struct row_sink sink, struct batch *b, int64_t first_key,
                    uint64_t body_bytes);
 void npy_rows_deinit(struct npy_rows *s);
 

@@ -208,7 +208,7 @@ static enum err open_load(struct upload *u, struct err_ctx *ctx)
     if (u->load)
         return ERR_OK;
     RETURN_NOT_OK(load_new(u->collection, &u->options.load, &u->load, ctx));
-    return decoder_new(u->load, &u->options.decoder, &u->decoder, ctx);
+    return decoder_new(row_sink_of(u->load), &u->options.decoder, &u->decoder, ctx);
 }
 
 static enum err decode(struct upload *u, const struct chunk *c, struct err_ctx *ctx)

@@ -144,7 +144,7 @@ static void try_columns(const uint8_t *text, size_t n, enum key_type key)
     ASSERT(row_reader_init(&r, load_schema(l), NULL) == ERR_OK);
     ASSERT(batch_new(load_schema(l), &b, NULL) == ERR_OK);
     (void)columnar_form(text, n);
-    if (columnar_json_load(text, n, l, b, &r, 3, &ctx) != ERR_OK)
+    if (columnar_json_load(text, n, row_sink_of(l), b, &r, 3, &ctx) != ERR_OK)
         ASSERT(ctx.detail[0]);
     batch_free(b);
     row_reader_deinit(&r);

@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     err_clear(&ctx);
     struct load *l = fuzz_load(KEY_INT64);
     ASSERT(batch_new(load_schema(l), &b, NULL) == ERR_OK);
-    npy_rows_init(&s, l, b, 5, data[0] & 0x80 ? n - 1 : 0);
+    npy_rows_init(&s, row_sink_of(l), b, 5, data[0] & 0x80 ? n - 1 : 0);
     enum err e = feed(&s, data + 1, n - 1, data[0], &ctx);
     ASSERT(e == ERR_OK ? s.rows == s.array.rows : ctx.detail[0] != 0);
     npy_rows_deinit(&s);

@@ -50,7 +50,7 @@ static enum err load_text(struct fixture *f, struct collection *c, const char *b
     struct commit_result r;
     size_t len = strlen(body);
     err_clear(&f->ctx);
-    OK(decoder_new(l, &o, &d, &f->ctx));
+    OK(decoder_new(row_sink_of(l), &o, &d, &f->ctx));
     enum err e = ERR_OK;
     for (size_t at = 0; at < len && e == ERR_OK; at += piece) {
         size_t n = len - at < piece ? len - at : piece;

@@ -208,7 +208,7 @@ static enum err load_pieces(struct fixture *f, struct collection *c, const struc
     struct batch *b = new_batch(f, l);
     enum err e = ERR_OK;
     err_clear(&f->ctx);
-    npy_rows_init(&rows, l, b, first_key, body_bytes);
+    npy_rows_init(&rows, row_sink_of(l), b, first_key, body_bytes);
     for (size_t at = 0; at < file->len && e == ERR_OK; at += piece) {
         size_t n = file->len - at < piece ? file->len - at : piece;
         uint8_t *copy = malloc(n);
