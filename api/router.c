@@ -2,7 +2,7 @@
  *
  * Invariant: of the routes whose path matches, the first with the right method wins; so that a
  * literal path ("rows/delete") and a pattern ("rows/{}") may overlap as long as their methods do
- * not.
+ * not. A last segment "{*}" takes the rest of the path, slashes and all.
  *
  * Threads: no state. Failure: 404 says where to look, 405 lists what is allowed. */
 #include "api/router.h"
@@ -20,10 +20,12 @@ static size_t next_segment(const char **pattern)
 static bool path_matches(const char *pattern, const struct target *t)
 {
     for (unsigned i = 0; i < t->nsegments; i++) {
-        if (!*pattern || i == TARGET_SEGMENTS_MAX)
-            return false;
         const char *at = pattern;
         size_t n = next_segment(&pattern);
+        if (n == 3 && at[1] == '*')
+            return true;
+        if (n == 0 || i == TARGET_SEGMENTS_MAX)
+            return false;
         bool any = n == 2 && at[0] == '{';
         if (!any && (n != t->segments[i].len || memcmp(at, t->segments[i].text, n) != 0))
             return false;

@@ -65,15 +65,30 @@ static enum err parse_path(char *path, struct target *out, struct err_ctx *ctx)
     if (!*path)
         return ERR_OK;
     for (char *next; path; path = next) {
-        next = strchr(path, '/');
+        next = out->nsegments < TARGET_SEGMENTS_MAX ? strchr(path, '/') : NULL;
         if (next)
             *next++ = 0;
-        if (out->nsegments < TARGET_SEGMENTS_MAX)
-            RETURN_NOT_OK(decode(path, false, &out->segments[out->nsegments], ctx));
-        if (out->nsegments <= TARGET_SEGMENTS_MAX)
-            out->nsegments++;
+        RETURN_NOT_OK(decode(path, false, &out->segments[out->nsegments++], ctx));
     }
     return ERR_OK;
+}
+
+/* Decoded segments stand in the order of the path, each no longer than it was: moving them together
+ * overtakes none. */
+struct target_segment target_rest(struct target *t, unsigned from)
+{
+    ASSERT(from < t->nsegments);
+    struct target_segment all = t->segments[from];
+    char *end = (char *)all.text + all.len;
+    for (unsigned i = from + 1; i < t->nsegments; i++) {
+        *end++ = '/';
+        memmove(end, t->segments[i].text, t->segments[i].len);
+        end += t->segments[i].len;
+    }
+    *end = 0;
+    all.len = (size_t)(end - all.text);
+    t->nsegments = from;
+    return all;
 }
 
 static enum err add_param(struct target *out, char *name, char *value, struct err_ctx *ctx)

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "api/request.h"
 #include "api/router.h"
 #include "api/target.h"
 
@@ -34,6 +35,50 @@ static void test_paths_are_split_then_decoded(void **state)
     assert_string_equal(t.segments[0].text, "healthz");
     assert_int_equal(parse("/1/2/3/4/5/6/7/8/9/10", copy, &t, &err), ERR_OK);
     assert_int_equal(t.nsegments, TARGET_SEGMENTS_MAX + 1);
+}
+
+static void test_the_rest_of_a_path_is_one_name(void **state)
+{
+    static const struct {
+        const char *uri, *rest;
+    } cases[] = {
+        {"/1/2/x", "x"},
+        {"/1/2/3%2F0//17%25/", "3/0//17%/"},
+        {"/1/2/", ""},
+        {"/1/2/a/b/c/d/e/f/g%20h/i", "a/b/c/d/e/f/g h/i"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err_ctx err;
+        struct target t;
+        char copy[512];
+        assert_int_equal(parse(cases[i].uri, copy, &t, &err), ERR_OK);
+        struct target_segment rest = target_rest(&t, 2);
+        assert_string_equal(rest.text, cases[i].rest);
+        assert_int_equal(rest.len, strlen(cases[i].rest));
+        assert_int_equal(t.nsegments, 2);
+        assert_string_equal(t.segments[1].text, "2");
+    }
+}
+
+static void test_a_pattern_may_take_the_rest(void **state)
+{
+    static const struct route table[] = {{.method = "PUT", .path = "a/{}/parts/{*}", .params = ""},
+                                         {0}};
+    static const char *const good[] = {"/a/b/parts/x", "/a/b/parts/", "/a/b/parts/1/2/3/4/5/6/7/8"};
+    static const char *const bad[] = {"/a/b/parts", "/a/b/c/parts/x", "/a/b"};
+    (void)state;
+    struct err_ctx err;
+    struct target t;
+    char copy[512], allow[64];
+    const struct route *found;
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(parse(good[i], copy, &t, &err), ERR_OK);
+        assert_int_equal(router_find(table, &t, "PUT", &found, allow, sizeof allow, &err), ERR_OK);
+        assert_int_equal(parse(bad[i], copy, &t, &err), ERR_OK);
+        assert_int_equal(router_find(table, &t, "PUT", &found, allow, sizeof allow, &err),
+                         ERR_NOT_FOUND);
+    }
 }
 
 static void test_queries_are_split_then_decoded(void **state)
@@ -137,6 +182,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths_are_split_then_decoded),
+        cmocka_unit_test(test_the_rest_of_a_path_is_one_name),
+        cmocka_unit_test(test_a_pattern_may_take_the_rest),
         cmocka_unit_test(test_queries_are_split_then_decoded),
         cmocka_unit_test(test_bad_targets_are_refused),
         cmocka_unit_test(test_routes_are_found),
