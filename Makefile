@@ -27,7 +27,9 @@ SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
 MAIN := $(BUILD)/src/main.o $(BUILD)/src/settings.o
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(SRCXX:%.cpp=$(BUILD)/%.o)
-TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c))
+TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c)) \
+	$(patsubst %.c,$(BUILD)/%,$(wildcard tests/fault/test_*.c))
+FAULT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fault/test_%,$(wildcard tests/fault/*.c)))
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES = $(patsubst $(BUILD)/tests/fuzz/fuzz_%,%,$(FUZZ))
 KILL_LOOP := test_kill_loop_loses_nothing_that_was_acknowledged
@@ -57,6 +59,9 @@ soak: ## under ASan: SOAK_ROUNDS=50 of kill -9 and restart, then everything at o
 	BUILD=build/asan SOAK_ROUNDS=$(or $(SOAK_ROUNDS),50) SOAK_SECONDS=$(or $(SOAK_SECONDS),120) \
 		HTTP_TESTS="tests/http/test_durability.py::$(KILL_LOOP) tests/http/soak.py" \
 		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=7200 sh scripts/check.sh http
+
+check-fault: $(TESTS) ## power cuts for long: POWER_CUT_RUNS=40 workloads, POWER_CUT_SEED=1 the first
+	POWER_CUT_RUNS=$(or $(POWER_CUT_RUNS),40) $(BUILD)/tests/fault/test_power_cut
 
 unit: $(TESTS) $(FUZZ) ## build and run only the unit tests
 	BUILD=$(BUILD) sh scripts/check.sh unit
@@ -125,6 +130,12 @@ $(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
 	echo "test $<"
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
 
+$(FAULT_OBJ): CPPFLAGS += -Itests
+$(BUILD)/tests/fault/%: tests/fault/%.c $(OBJ) $(FAULT_OBJ) $(BUILD)/deps-test.ok
+	mkdir -p $(@D)
+	echo "test $<"
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) $(FAULT_OBJ) -o $@ $(LIBS) -lcmocka
+
 $(BUILD)/tests/store/test_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
 
 # A fuzz target: libFuzzer is its main in `make fuzz`, elsewhere the replay of its corpus.
@@ -161,6 +172,6 @@ $(BUILD)/commit: FORCE
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
 -include $(OBJ:.o=.d) $(MAIN:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
-.PHONY: all demo check asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
+.PHONY: all demo check check-fault asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

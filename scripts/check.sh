@@ -2,7 +2,7 @@
 # make check: everything quick. The binaries are built already (make does that).
 #   scripts/check.sh [style] [unit] [http]     all three when none is named; or contract
 #   style    format and layers (scripts/lint.sh quick)
-#   unit     every tests/unit/*/test_*.c and the corpora of tests/fuzz, one after the other
+#   unit     every tests/unit/*/test_*.c and tests/fault/test_*.c, and the corpora of tests/fuzz
 #   http     pytest against the real daemon, in a Python environment of its own (build/venv)
 #   contract schemathesis against the OpenAPI document for CONTRACT_SECONDS (make schemathesis)
 # What the tests need is installed first. All steps run even when one fails; the summary names each.
@@ -78,7 +78,7 @@ run_unit() {
 
 unit_tests() {
     tests=0 bad=0
-    for source in tests/unit/*/test_*.c tests/fuzz/fuzz_*.c; do
+    for source in tests/unit/*/test_*.c tests/fault/test_*.c tests/fuzz/fuzz_*.c; do
         [ -e "$source" ] || continue
         name=${source#tests/}
         name=${name#unit/}
