@@ -33,6 +33,7 @@ static const struct {
     [ERR_UNAVAILABLE] = {503, "Unavailable"},
     [ERR_NO_MEMORY] = {503, "Out of memory"},
     [ERR_NO_SPACE] = {507, "Disk full"},
+    [ERR_AGAIN] = {503, "Unavailable"},
 };
 
 unsigned problem_status(enum err code)

@@ -35,6 +35,7 @@ enum err {
     ERR_UNAVAILABLE,    /* read-only or quarantined: 503 */
     ERR_NO_MEMORY,      /* 503 */
     ERR_NO_SPACE,       /* the disk is full: 507 */
+    ERR_AGAIN,          /* would have to read files here: once more on a worker. Inside only: 503 */
     ERR_COUNT
 };
 

@@ -205,7 +205,7 @@ static enum err take_checkpoint(struct copying *c, uint64_t number, struct err_c
     if (e == ERR_OK)
         e = checkpoint_decode(data.data, data.len, c->id, &cp, ctx);
     if (e == ERR_OK) {
-        note_segments(c, &cp.segments);
+        note_segments(c, &cp.registry);
         checkpoint_deinit(&cp);
         join(c->to, "log", "", dir);
         wal_path(dir, number, "ckpt", path, sizeof path);

@@ -305,6 +305,7 @@ static enum err open_ref(struct collection *c, const struct segment_ref *ref, st
     struct segment *s = *out;
     collection_note_segment_id(c, ref->id);
     s->base_version = ref->base_version;
+    s->base_ordinal = ref->base_ordinal;
     if (s->id == ref->id && s->rows == ref->rows && schema_extends(c->head->schema, s->schema))
         return ERR_OK;
     segment_release(s);
@@ -315,8 +316,8 @@ static enum err open_ref(struct collection *c, const struct segment_ref *ref, st
 static enum err checkpoint_masks(struct snapshot *s, const struct checkpoint *cp,
                                  struct err_ctx *ctx)
 {
-    size_t n = cp->dead.len / sizeof(struct dead_ref);
-    const struct dead_ref *d = (const struct dead_ref *)cp->dead.data;
+    size_t n = cp->manifest.dead.len / sizeof(struct dead_ref);
+    const struct dead_ref *d = (const struct dead_ref *)cp->manifest.dead.data;
     for (size_t i = 0; i < n; i++) {
         struct view *v = find_view(s, d[i].segment);
         if (!v || v->dead)
@@ -331,8 +332,8 @@ static enum err checkpoint_masks(struct snapshot *s, const struct checkpoint *cp
 static enum err adopt_checkpoint(struct collection *c, const struct checkpoint *cp,
                                  struct err_ctx *ctx)
 {
-    size_t n = cp->segments.len / sizeof(struct segment_ref);
-    const struct segment_ref *refs = (const struct segment_ref *)cp->segments.data;
+    size_t n = cp->manifest.segments.len / sizeof(struct segment_ref);
+    const struct segment_ref *refs = (const struct segment_ref *)cp->manifest.segments.data;
     struct snapshot *s = calloc(1, sizeof *s + n * sizeof s->views[0]);
     if (!s)
         return err_no_memory(ctx, n * sizeof s->views[0]);

@@ -41,7 +41,7 @@ struct load {
 const char *load_mode_name(enum load_mode mode)
 {
     static const char *const names[] = {"upsert", "append", "full_refresh", "partition_overwrite",
-                                        "delete"};
+                                        "delete", "restore", "purge"};
     return names[mode];
 }
 

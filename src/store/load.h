@@ -18,7 +18,9 @@ enum load_mode {
     LOAD_APPEND = 1,
     LOAD_FULL_REFRESH = 2,
     LOAD_PARTITION = 3,
-    LOAD_DELETE = 4
+    LOAD_DELETE = 4,
+    LOAD_RESTORE = 5,
+    LOAD_PURGE = 6
 };
 
 struct load_options {

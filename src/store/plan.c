@@ -26,6 +26,8 @@ static void copy_view(struct snapshot *to, const struct view *v)
     segment_acquire(out->segment);
     if (out->dead)
         mask_acquire(out->dead);
+    if (out->gone)
+        mask_acquire(out->gone);
 }
 
 static struct snapshot *next_snapshot(struct collection *c, const struct commit_record *r,

@@ -1,15 +1,16 @@
-/* Log records and checkpoints: encoding and bounds-checked decoding.
+/* Log records: encoding and bounds-checked decoding.
  *
- * Layout: a record starts with its type byte; a checkpoint is an envelope around its body:
- *   magic 8 | format u32 | collection id 16 | body length u64 | crc32c of the body u32 | body.
- * Integrity of records is the log's business (group checksums); here only structure is checked. */
+ * Layout: a record starts with its type byte. A commit record has a first part, and behind it a
+ * second one (flags, what a load session and a version carry with them), which records of the first
+ * releases lack. Threads: none of it is shared. Failure: integrity is the log's business (group
+ * checksums); here only structure is checked. */
 #include "store/record.h"
 
-#define CHECKPOINT_MAGIC "LSTNCKP\x1a"
+enum commit_flag { COMMIT_REPLACES_ALL = 1, COMMIT_RESTORES = 2, COMMIT_FLAGS = 3 };
 
-enum { CHECKPOINT_FORMAT = 1 };
+/* ---- pieces ---- */
 
-static void put_meta(const struct commit_meta *m, struct buf *out)
+static void put_first_meta(const struct commit_meta *m, struct buf *out)
 {
     buf_put_u64(out, m->version);
     buf_put_u64(out, (uint64_t)m->time_us);
@@ -25,7 +26,7 @@ static void put_meta(const struct commit_meta *m, struct buf *out)
     buf_put_blob(out, m->message, m->message_len);
 }
 
-static void get_meta(struct cursor *c, struct commit_meta *m)
+void first_meta_decode(struct cursor *c, struct commit_meta *m)
 {
     m->version = cursor_u64(c);
     m->time_us = (int64_t)cursor_u64(c);
@@ -39,6 +40,39 @@ static void get_meta(struct cursor *c, struct commit_meta *m)
     m->digest.lo = cursor_u64(c);
     m->digest.hi = cursor_u64(c);
     m->message = cursor_blob(c, &m->message_len);
+}
+
+static void put_later_meta(const struct commit_meta *m, struct buf *out)
+{
+    buf_put_u64(out, m->stale);
+    buf_put_blob(out, m->metadata, m->metadata_len);
+    buf_put_blob(out, m->load_id, m->load_id_len);
+    buf_put_blob(out, m->idem_key, m->idem_key_len);
+    buf_put(out, m->idem_hash, sizeof m->idem_hash);
+}
+
+static void get_later_meta(struct cursor *c, struct commit_meta *m)
+{
+    m->stale = cursor_u64(c);
+    m->metadata = cursor_blob(c, &m->metadata_len);
+    m->load_id = cursor_blob(c, &m->load_id_len);
+    m->idem_key = cursor_blob(c, &m->idem_key_len);
+    const void *hash = cursor_take(c, sizeof m->idem_hash);
+    if (hash)
+        memcpy(m->idem_hash, hash, sizeof m->idem_hash);
+    c->failed |= m->load_id_len != 0 && m->load_id_len != 16;
+}
+
+void meta_encode(const struct commit_meta *m, struct buf *out)
+{
+    put_first_meta(m, out);
+    put_later_meta(m, out);
+}
+
+void meta_decode(struct cursor *c, struct commit_meta *out)
+{
+    first_meta_decode(c, out);
+    get_later_meta(c, out);
 }
 
 static void put_segments(const struct buf *segments, struct buf *out)
@@ -64,6 +98,20 @@ static void get_segments(struct cursor *c, struct buf *segments)
     }
 }
 
+static void put_ordinals(const struct buf *segments, struct buf *out)
+{
+    const struct segment_ref *s = (const struct segment_ref *)segments->data;
+    for (size_t i = 0; i < segments->len / sizeof *s; i++)
+        buf_put_u64(out, s[i].base_ordinal);
+}
+
+static void get_ordinals(struct cursor *c, struct buf *segments)
+{
+    struct segment_ref *s = (struct segment_ref *)segments->data;
+    for (size_t i = 0; i < segments->len / sizeof *s; i++)
+        s[i].base_ordinal = cursor_u64(c);
+}
+
 static void put_dead(const struct buf *dead, struct buf *out)
 {
     size_t n = dead->len / sizeof(struct dead_ref);
@@ -85,17 +133,96 @@ static void get_dead(struct cursor *c, struct buf *dead)
     }
 }
 
+static void put_numbers(const struct buf *numbers, struct buf *out)
+{
+    const uint64_t *n = (const uint64_t *)numbers->data;
+    buf_put_u32(out, (uint32_t)(numbers->len / sizeof *n));
+    for (size_t i = 0; i < numbers->len / sizeof *n; i++)
+        buf_put_u64(out, n[i]);
+}
+
+static void get_numbers(struct cursor *c, struct buf *numbers)
+{
+    uint32_t n = cursor_u32(c);
+    for (uint32_t i = 0; i < n && !c->failed; i++) {
+        uint64_t number = cursor_u64(c);
+        buf_put(numbers, &number, sizeof number);
+    }
+}
+
+void manifest_deinit(struct manifest *m)
+{
+    buf_deinit(&m->segments);
+    buf_deinit(&m->dead);
+    buf_deinit(&m->gone);
+}
+
+void manifest_encode(const struct manifest *m, struct buf *out)
+{
+    put_segments(&m->segments, out);
+    put_ordinals(&m->segments, out);
+    put_dead(&m->dead, out);
+    put_dead(&m->gone, out);
+}
+
+void manifest_decode(struct cursor *c, struct manifest *out)
+{
+    get_segments(c, &out->segments);
+    get_ordinals(c, &out->segments);
+    get_dead(c, &out->dead);
+    get_dead(c, &out->gone);
+}
+
+void first_manifest_decode(struct cursor *c, struct manifest *out)
+{
+    get_segments(c, &out->segments);
+    get_dead(c, &out->dead);
+}
+
+static bool manifest_failed(const struct manifest *m)
+{
+    return m->segments.failed || m->dead.failed || m->gone.failed;
+}
+
+/* ---- commits ---- */
+
 void commit_record_deinit(struct commit_record *r)
 {
     buf_deinit(&r->runs);
     buf_deinit(&r->segments);
     buf_deinit(&r->dead);
+    buf_deinit(&r->gone);
+    manifest_deinit(&r->target);
+}
+
+static void put_later(const struct commit_record *r, struct buf *out)
+{
+    buf_put_u8(out, (uint8_t)((r->replace_all ? COMMIT_REPLACES_ALL : 0) |
+                              (r->restores ? COMMIT_RESTORES : 0)));
+    put_later_meta(&r->meta, out);
+    put_ordinals(&r->segments, out);
+    put_dead(&r->gone, out);
+    if (r->restores)
+        manifest_encode(&r->target, out);
+}
+
+static void get_later(struct cursor *c, struct commit_record *r)
+{
+    uint8_t flags = cursor_u8(c);
+    r->replace_all = flags & COMMIT_REPLACES_ALL;
+    r->restores = flags & COMMIT_RESTORES;
+    c->failed |= flags > COMMIT_FLAGS || (r->replace_all && r->restores);
+    get_later_meta(c, &r->meta);
+    get_ordinals(c, &r->segments);
+    get_dead(c, &r->gone);
+    if (r->restores)
+        manifest_decode(c, &r->target);
 }
 
 void commit_record_encode(const struct commit_record *r, struct buf *out)
 {
     buf_put_u8(out, RECORD_COMMIT);
-    put_meta(&r->meta, out);
+    put_first_meta(&r->meta, out);
     buf_put_u64(out, r->tail_id);
     buf_put_u32(out, r->ninline);
     buf_put_u64(out, r->inline_payload);
@@ -109,6 +236,7 @@ void commit_record_encode(const struct commit_record *r, struct buf *out)
     buf_put_blob(out, r->inline_rows, r->inline_len);
     put_segments(&r->segments, out);
     put_dead(&r->dead, out);
+    put_later(r, out);
 }
 
 static bool runs_valid(const struct commit_record *r)
@@ -130,7 +258,7 @@ enum err commit_record_decode(const void *record, size_t n, struct commit_record
     memset(out, 0, sizeof *out);
     struct cursor c = cursor_over(record, n);
     uint8_t type = cursor_u8(&c);
-    get_meta(&c, &out->meta);
+    first_meta_decode(&c, &out->meta);
     out->tail_id = cursor_u64(&c);
     out->ninline = cursor_u32(&c);
     out->inline_payload = cursor_u64(&c);
@@ -143,15 +271,20 @@ enum err commit_record_decode(const void *record, size_t n, struct commit_record
     out->inline_rows = cursor_blob(&c, &out->inline_len);
     get_segments(&c, &out->segments);
     get_dead(&c, &out->dead);
+    if (cursor_left(&c))
+        get_later(&c, out);
     enum err e = ERR_OK;
-    if (c.failed || type != RECORD_COMMIT || !runs_valid(out))
+    if (c.failed || cursor_left(&c) || type != RECORD_COMMIT || !runs_valid(out))
         e = err_set(ctx, ERR_CORRUPT, "a commit record of the log is damaged");
-    else if (out->runs.failed || out->segments.failed || out->dead.failed)
+    else if (out->runs.failed || out->segments.failed || out->dead.failed || out->gone.failed ||
+             manifest_failed(&out->target))
         e = err_no_memory(ctx, n);
     if (e != ERR_OK)
         commit_record_deinit(out);
     return e;
 }
+
+/* ---- the others ---- */
 
 void create_record_encode(const struct schema *s, uint64_t base_version, struct buf *out)
 {
@@ -186,68 +319,86 @@ enum err alter_record_decode(const void *record, size_t n, struct schema **schem
     return schema_decode(&c, schema, ctx);
 }
 
-void checkpoint_deinit(struct checkpoint *c)
+void compact_record_deinit(struct compact_record *r)
 {
-    schema_release(c->schema);
-    buf_deinit(&c->segments);
-    buf_deinit(&c->dead);
+    buf_deinit(&r->removed);
+    manifest_deinit(&r->added);
 }
 
-void checkpoint_encode(const struct checkpoint *c, const uint8_t collection_id[16], struct buf *out)
+void compact_record_encode(const struct compact_record *r, struct buf *out)
 {
-    struct buf body = {0};
-    schema_encode(c->schema, &body);
-    put_meta(&c->meta, &body);
-    buf_put_u64(&body, c->next_segment_id);
-    buf_put_u64(&body, c->first_group);
-    put_segments(&c->segments, &body);
-    put_dead(&c->dead, &body);
-    buf_put(out, CHECKPOINT_MAGIC, 8);
-    buf_put_u32(out, CHECKPOINT_FORMAT);
-    buf_put(out, collection_id, 16);
-    buf_put_u64(out, body.len);
-    buf_put_u32(out, crc32c(0, body.data, body.len));
-    buf_put(out, body.data, body.len);
-    out->failed |= body.failed;
-    buf_deinit(&body);
+    buf_put_u8(out, RECORD_COMPACT);
+    put_numbers(&r->removed, out);
+    manifest_encode(&r->added, out);
 }
 
-static enum err open_envelope(const void *data, size_t n, const uint8_t collection_id[16],
-                              struct cursor *body, struct err_ctx *ctx)
+enum err compact_record_decode(const void *record, size_t n, struct compact_record *out,
+                               struct err_ctx *ctx)
 {
-    struct cursor c = cursor_over(data, n);
-    const void *magic = cursor_take(&c, 8);
-    uint32_t format = cursor_u32(&c);
-    const void *id = cursor_take(&c, 16);
-    uint64_t len = cursor_u64(&c);
-    uint32_t crc = cursor_u32(&c);
-    if (c.failed || memcmp(magic, CHECKPOINT_MAGIC, 8) != 0 || len != cursor_left(&c) ||
-        crc != crc32c(0, c.p, len))
-        return err_set(ctx, ERR_CORRUPT, "the checkpoint is damaged");
-    if (format != CHECKPOINT_FORMAT || (collection_id && memcmp(id, collection_id, 16) != 0))
-        return err_set(ctx, ERR_CORRUPT, "the checkpoint belongs to another collection or format");
-    *body = c;
+    memset(out, 0, sizeof *out);
+    struct cursor c = cursor_over(record, n);
+    uint8_t type = cursor_u8(&c);
+    get_numbers(&c, &out->removed);
+    manifest_decode(&c, &out->added);
+    enum err e = ERR_OK;
+    if (c.failed || cursor_left(&c) || type != RECORD_COMPACT)
+        e = err_set(ctx, ERR_CORRUPT, "a record of a compaction is damaged");
+    else if (out->removed.failed || manifest_failed(&out->added))
+        e = err_no_memory(ctx, n);
+    if (e != ERR_OK)
+        compact_record_deinit(out);
+    return e;
+}
+
+void tag_record_encode(const struct tag_record *r, struct buf *out)
+{
+    buf_put_u8(out, RECORD_TAG);
+    buf_put_u8(out, r->set);
+    buf_put_u64(out, r->version);
+    buf_put_blob(out, r->tag, r->tag_len);
+}
+
+enum err tag_record_decode(const void *record, size_t n, struct tag_record *out,
+                           struct err_ctx *ctx)
+{
+    struct cursor c = cursor_over(record, n);
+    uint8_t type = cursor_u8(&c), set = cursor_u8(&c);
+    *out = (struct tag_record){.set = set, .version = cursor_u64(&c)};
+    out->tag = cursor_blob(&c, &out->tag_len);
+    if (c.failed || cursor_left(&c) || type != RECORD_TAG || set > 1 || !out->tag_len)
+        return err_set(ctx, ERR_CORRUPT, "the record of a tag is damaged");
     return ERR_OK;
 }
 
-enum err checkpoint_decode(const void *data, size_t n, const uint8_t collection_id[16],
-                           struct checkpoint *out, struct err_ctx *ctx)
+void vacuum_record_deinit(struct vacuum_record *r)
+{
+    buf_deinit(&r->kept);
+    buf_deinit(&r->removed);
+}
+
+void vacuum_record_encode(const struct vacuum_record *r, struct buf *out)
+{
+    buf_put_u8(out, RECORD_VACUUM);
+    buf_put_u64(out, r->horizon);
+    put_numbers(&r->kept, out);
+    put_numbers(&r->removed, out);
+}
+
+enum err vacuum_record_decode(const void *record, size_t n, struct vacuum_record *out,
+                              struct err_ctx *ctx)
 {
     memset(out, 0, sizeof *out);
-    struct cursor c;
-    RETURN_NOT_OK(open_envelope(data, n, collection_id, &c, ctx));
-    RETURN_NOT_OK(schema_decode(&c, &out->schema, ctx));
-    get_meta(&c, &out->meta);
-    out->next_segment_id = cursor_u64(&c);
-    out->first_group = cursor_u64(&c);
-    get_segments(&c, &out->segments);
-    get_dead(&c, &out->dead);
+    struct cursor c = cursor_over(record, n);
+    uint8_t type = cursor_u8(&c);
+    out->horizon = cursor_u64(&c);
+    get_numbers(&c, &out->kept);
+    get_numbers(&c, &out->removed);
     enum err e = ERR_OK;
-    if (c.failed)
-        e = err_set(ctx, ERR_CORRUPT, "the checkpoint is damaged");
-    else if (out->segments.failed || out->dead.failed)
+    if (c.failed || cursor_left(&c) || type != RECORD_VACUUM)
+        e = err_set(ctx, ERR_CORRUPT, "the record of a vacuum is damaged");
+    else if (out->kept.failed || out->removed.failed)
         e = err_no_memory(ctx, n);
     if (e != ERR_OK)
-        checkpoint_deinit(out);
+        vacuum_record_deinit(out);
     return e;
 }

@@ -102,6 +102,8 @@ struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment
         segment_acquire(v->segment);
         if (v->dead)
             mask_acquire(v->dead);
+        if (v->gone)
+            mask_acquire(v->gone);
     }
     return copy;
 }
@@ -219,8 +221,9 @@ static void fill_segments(struct checkpoint *cp, const struct snapshot *s)
 {
     for (uint32_t i = 0; i < s->nviews; i++) {
         const struct segment *seg = s->views[i].segment;
-        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows};
-        buf_put(&cp->segments, &ref, sizeof ref);
+        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows,
+                                  seg->base_ordinal};
+        buf_put(&cp->manifest.segments, &ref, sizeof ref);
     }
 }
 
@@ -234,15 +237,15 @@ static bool fill_dead(struct checkpoint *cp, const struct snapshot *s, struct bu
         if (!mask_encode(s->views[i].dead, blobs))
             return false;
         struct dead_ref d = {.segment = s->views[i].segment->id, .mask_len = blobs->len - before};
-        buf_put(&cp->dead, &d, sizeof d);
+        buf_put(&cp->manifest.dead, &d, sizeof d);
     }
     const uint8_t *at = blobs->data;
-    struct dead_ref *d = (struct dead_ref *)cp->dead.data;
-    for (size_t i = 0; i < cp->dead.len / sizeof *d; i++) {
+    struct dead_ref *d = (struct dead_ref *)cp->manifest.dead.data;
+    for (size_t i = 0; i < cp->manifest.dead.len / sizeof *d; i++) {
         d[i].mask = at;
         at += d[i].mask_len;
     }
-    return !blobs->failed && !cp->dead.failed && !cp->segments.failed;
+    return !blobs->failed && !cp->manifest.dead.failed && !cp->manifest.segments.failed;
 }
 
 static enum err encode_checkpoint(struct collection *c, struct buf *out, struct err_ctx *ctx)
@@ -258,8 +261,11 @@ static enum err encode_checkpoint(struct collection *c, struct buf *out, struct 
                  .digest = s->digest},
         .next_segment_id = c->rotated_next_id,
         .first_group = c->rotated_group,
+        .horizon = s->version,
+        .altered = s->altered,
     };
     fill_segments(&cp, s);
+    buf_put(&cp.registry, cp.manifest.segments.data, cp.manifest.segments.len);
     bool ok = fill_dead(&cp, s, &blobs);
     if (ok)
         checkpoint_encode(&cp, c->id, out);

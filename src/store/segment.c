@@ -530,7 +530,8 @@ void segment_seq(const struct segment *s, uint32_t row, uint64_t *version, uint6
         else
             hi = mid;
     }
-    *version = runs[lo].version ? runs[lo].version : s->base_version;
-    *ordinal = runs[lo].ordinal + (row - runs[lo].first_row);
+    bool based = runs[lo].version == 0;
+    *version = based ? s->base_version : runs[lo].version;
+    *ordinal = runs[lo].ordinal + (row - runs[lo].first_row) + (based ? s->base_ordinal : 0);
     epoch_leave();
 }

@@ -21,8 +21,9 @@
 #include "store/schema.h"
 
 /* Rows first_row .. next run's first_row - 1 have seq (version, ordinal, ordinal + 1, ...). Version
- * 0 stands for the commit that brought the segment (segment.base_version): a bulk load writes its
- * files before it knows its version. */
+ * 0 stands for the commit that brought the segment: (segment.base_version, segment.base_ordinal +
+ * ordinal ...), since a bulk load writes its files before it knows its version, and a part of one
+ * before it knows which parts come before it. */
 struct seq_run {
     uint32_t first_row;
     uint32_t pad;
@@ -38,7 +39,8 @@ struct segment {
     struct schema *schema; /* it was written under: a prefix of the features of later schemas */
     uint32_t rows;         /* of a file; of a tail: see view.rows */
     uint64_t bytes;        /* of the file */
-    uint64_t base_version; /* see struct seq_run; set before the segment is shared */
+    uint64_t base_version; /* see struct seq_run; both set before the segment is shared */
+    uint64_t base_ordinal;
     char *path;            /* NULL for a tail */
 
     /* A mapped file: */

@@ -63,8 +63,10 @@ static struct seq_run run_at(const struct segment *s, uint32_t i)
     } else {
         run = s->runs[i];
     }
-    if (!run.version)
+    if (!run.version) {
         run.version = s->base_version;
+        run.ordinal += s->base_ordinal;
+    }
     return run;
 }
 

@@ -19,6 +19,7 @@ void snapshot_release(struct snapshot *s)
     for (uint32_t i = 0; i < s->nviews; i++) {
         segment_release(s->views[i].segment);
         mask_release(s->views[i].dead);
+        mask_release(s->views[i].gone);
     }
     schema_release(s->schema);
     free(s);

@@ -18,7 +18,10 @@ struct view {
     struct segment *segment; /* referenced by the snapshot */
     uint32_t rows;           /* rows of the segment that this version knows of */
     uint32_t live;           /* rows - dead rows */
-    struct mask *dead;       /* NULL = all live; referenced */
+    struct mask *dead;       /* not current; NULL = all live; referenced */
+    /* With event_time: dead rows that are not history either (deleted, replaced, purged); a subset
+     * of `dead`. NULL = none. Without event_time always NULL: every dead row is gone. */
+    struct mask *gone;
 };
 
 struct digest {
@@ -30,6 +33,7 @@ struct snapshot {
     struct schema *schema;
     uint64_t serial; /* order of publication: sealing changes views, not the version */
     uint64_t version;
+    bool altered;         /* the schema was changed after this version's commit */
     int64_t time_us;      /* of the commit */
     uint64_t rows;        /* live rows */
     uint64_t vectors;     /* live rows with a vector */
@@ -62,6 +66,12 @@ struct key_probe {
 
 /* Finds n keys; the cache misses of a group of them overlap. Sets hash, found and ref. */
 void snapshot_find_many(const struct snapshot *s, struct key_probe *keys, size_t n);
+
+/* With event_time: a row that ?history=true shows, current or not. */
+static inline bool view_kept(const struct view *v, uint32_t row)
+{
+    return row < v->rows && !(v->gone && mask_get(v->gone, row));
+}
 
 static inline bool view_live(const struct view *v, uint32_t row)
 {

@@ -106,7 +106,7 @@ static void put_checkpoint(struct writing *w, const struct piece *p)
     char path[400];
     struct buf out = {0};
     buf_put(&out, "LSTNCKP\x1a", 8);
-    buf_put_u32(&out, 1);
+    buf_put_u32(&out, 2);
     buf_put(&out, FUZZ_ID, 16);
     buf_put_u64(&out, p->len);
     buf_put_u32(&out, crc32c(0, p->data, p->len));

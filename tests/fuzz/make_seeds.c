@@ -236,7 +236,7 @@ static void put_rows(struct buf *out, const struct schema *s, uint64_t version, 
 static void put_segment(struct buf *out, uint64_t version)
 {
     struct commit_record r = {.meta = {.version = version, .rows = SEGMENT_ROWS}, .tail_id = 1};
-    struct segment_ref ref = {SEGMENT_ID, version, SEGMENT_ROWS};
+    struct segment_ref ref = {.id = SEGMENT_ID, .base_version = version, .rows = SEGMENT_ROWS};
     roaring_bitmap_t *dead = roaring_bitmap_of(2, 1u, 2u);
     size_t n = roaring_bitmap_portable_size_in_bytes(dead);
     char mask[256];
@@ -260,13 +260,13 @@ static void put_checkpoint(struct buf *out, struct schema *s, uint64_t version)
                             .meta = {.version = version, .live_rows = SEGMENT_ROWS},
                             .next_segment_id = 3,
                             .first_group = 1};
-    struct segment_ref ref = {SEGMENT_ID, version, SEGMENT_ROWS};
-    buf_put(&cp.segments, &ref, sizeof ref);
+    struct segment_ref ref = {.id = SEGMENT_ID, .base_version = version, .rows = SEGMENT_ROWS};
+    buf_put(&cp.manifest.segments, &ref, sizeof ref);
     checkpoint_encode(&cp, id, &file);
     size_t envelope = 8 + 4 + 16 + 8 + 4;
     put_piece(out, 4, file.data + envelope, file.len - envelope);
     buf_deinit(&file);
-    buf_deinit(&cp.segments);
+    buf_deinit(&cp.manifest.segments);
 }
 
 static void log_seeds(void)
