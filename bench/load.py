@@ -53,8 +53,7 @@ def run(pid, port, workload, **options):
     )
     spent = cpu_seconds(pid) - before
     told = json.loads(done.stdout)
-    measured = told["requests"] / told["seconds"]
-    all_requests = told["requests"] + measured * options.get("warmup", 0.2)
+    all_requests = told["requests"] + told["rate"] * options.get("warmup", 0.2)
     return Figures(
         told["rate"],
         told["p50_us"],
@@ -64,6 +63,12 @@ def run(pid, port, workload, **options):
         told["client_busy"],
         spent / max(all_requests, 1) * 1e6,
     )
+
+
+def metrics(client):
+    """/metrics: name with labels -> value."""
+    lines = client.get("/metrics").body.decode().splitlines()
+    return {k: float(v) for k, v in (x.rsplit(" ", 1) for x in lines if x and x[0] != "#")}
 
 
 def write_bodies(path, bodies):

@@ -56,6 +56,7 @@ struct options {
     uint16_t port;
     uint32_t connections;
     double seconds, warmup_s, rate; /* rate 0 = closed loop */
+    uint64_t requests_max;          /* closed loop: ends after so many; 0 = by the clock */
     bool poisson, spin;
     int cpu; /* -1 = any */
     uint64_t seed;
@@ -197,6 +198,8 @@ static void answered(struct run *r, struct connection *c)
     uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
     c->busy = false;
     note(r, c, now_ns);
+    if (r->o->requests_max && r->requests + r->o->connections > r->o->requests_max)
+        r->until_ns = now_ns;
     if (r->o->rate == 0 && now_ns < r->until_ns)
         send_request(r, c, now_ns);
     else
@@ -317,9 +320,10 @@ static void measure(const struct options *o)
         send_request(&r, &r.connections[r.idle[--r.nidle]], start_ns);
     loop(&r);
     double took_ns = (double)(clock_ns(CLOCK_MONOTONIC) - start_ns);
+    double seconds = o->requests_max ? took_ns / 1e9 - o->warmup_s : o->seconds;
     printf("{\"requests\":%llu,\"seconds\":%.3f,\"rate\":%.1f,\"p50_us\":%.1f,\"p95_us\":%.1f,"
            "\"p99_us\":%.1f,\"max_us\":%.1f,\"client_busy\":%.3f}\n",
-           (unsigned long long)r.requests, o->seconds, (double)r.requests / o->seconds,
+           (unsigned long long)r.requests, seconds, (double)r.requests / seconds,
            quantile_us(&r, 0.5), quantile_us(&r, 0.95), quantile_us(&r, 0.99),
            (double)r.max_ns / 1e3, 1 - (double)r.idle_ns / took_ns);
 }
@@ -344,6 +348,7 @@ static _Noreturn void usage(void)
         "  --path P --content-type T --accept T    HTTP\n"
         "  --bodies FILE                           post: (u32 length, bytes) one after the other\n"
         "  --connections N --seconds S --warmup S --cpu N --seed N\n"
+        "  --requests N                            closed loop: until so many are measured\n"
         "  --rate N [--poisson] [--spin]           open loop, else closed; poll without sleeping\n",
         stderr);
     exit(2);
@@ -398,6 +403,10 @@ static void set_option(struct options *o, int name, const char *value)
     case 'r':
         o->rate = strtod(value, NULL);
         break;
+    case 'n':
+        o->requests_max = strtoull(value, NULL, 10);
+        o->seconds = 1e6;
+        break;
     case 'P':
         o->poisson = true;
         break;
@@ -412,12 +421,25 @@ static void set_option(struct options *o, int name, const char *value)
 int main(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"port", 1, 0, 'p'},         {"workload", 1, 0, 'w'}, {"keys", 1, 0, 'k'},
-        {"int-keys", 0, 0, 'i'},     {"batch", 1, 0, 'b'},    {"path", 1, 0, 'u'},
-        {"content-type", 1, 0, 't'}, {"accept", 1, 0, 'a'},   {"bodies", 1, 0, 'B'},
-        {"connections", 1, 0, 'c'},  {"seconds", 1, 0, 's'},  {"warmup", 1, 0, 'W'},
-        {"cpu", 1, 0, 'C'},          {"seed", 1, 0, 'S'},     {"rate", 1, 0, 'r'},
-        {"poisson", 0, 0, 'P'},      {"spin", 0, 0, 'I'},     {0},
+        {"port", 1, 0, 'p'},
+        {"workload", 1, 0, 'w'},
+        {"keys", 1, 0, 'k'},
+        {"int-keys", 0, 0, 'i'},
+        {"batch", 1, 0, 'b'},
+        {"path", 1, 0, 'u'},
+        {"content-type", 1, 0, 't'},
+        {"accept", 1, 0, 'a'},
+        {"bodies", 1, 0, 'B'},
+        {"connections", 1, 0, 'c'},
+        {"seconds", 1, 0, 's'},
+        {"warmup", 1, 0, 'W'},
+        {"cpu", 1, 0, 'C'},
+        {"seed", 1, 0, 'S'},
+        {"rate", 1, 0, 'r'},
+        {"requests", 1, 0, 'n'},
+        {"poisson", 0, 0, 'P'},
+        {"spin", 0, 0, 'I'},
+        {0},
     };
     static struct options o = {
         .workload = {.keys = 1,

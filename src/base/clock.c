@@ -176,17 +176,22 @@ void clock_cond_init(pthread_cond_t *cond)
     pthread_condattr_destroy(&attr);
 }
 
-struct timespec clock_after_ms(uint64_t ms)
+struct timespec clock_after_us(uint64_t us)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += (time_t)(ms / 1000);
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    t.tv_sec += (time_t)(us / 1000000);
+    t.tv_nsec += (long)(us % 1000000) * 1000;
     if (t.tv_nsec >= 1000000000) {
         t.tv_sec++;
         t.tv_nsec -= 1000000000;
     }
     return t;
+}
+
+struct timespec clock_after_ms(uint64_t ms)
+{
+    return clock_after_us(ms * 1000);
 }
 
 void random_bytes(void *out, size_t n)

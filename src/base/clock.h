@@ -19,6 +19,7 @@ int clock_parse_rfc3339(const char *s, size_t n, int64_t *wall_us);
  * from now to wait until. */
 void clock_cond_init(pthread_cond_t *cond);
 struct timespec clock_after_ms(uint64_t ms);
+struct timespec clock_after_us(uint64_t us);
 
 void random_bytes(void *out, size_t n);
 

@@ -5,6 +5,12 @@
  * whoever waits first while nobody writes; it takes all that is pending, so a group grows by itself
  * with the number of waiting writers.
  *
+ * A leader gathers: it expects the writers whose commits ended with the last group to come back,
+ * and waits for them, half a sync at most, before it takes what is pending. Writers that commit in
+ * a loop thus share one sync, instead of taking turns in two halves that each wait for the other's;
+ * a single one is never waited for. A group that brings fewer than expected lowers what is
+ * expected.
+ *
  * A clean stop ends the log with an empty group. Damage to the last group with records is then
  * followed by a valid one, and so is never taken for a torn write.
  *
@@ -28,6 +34,7 @@ enum {
     PREALLOCATE_MIN = 256 << 10,
     PREALLOCATE_MAX = 8 << 20,
     GROUP_BYTES_MAX = 1 << 30,
+    GATHER_US_MAX = 2000,
 };
 
 METRIC_HISTOGRAM(sync_time, "loadstone_log_sync_duration_seconds",
@@ -39,7 +46,9 @@ struct wal {
     char *dir;
     uint8_t collection_id[16];
     pthread_mutex_t lock;
-    pthread_cond_t synced;
+    pthread_cond_t synced[2]; /* the group written, and the one pending: see wake_waiters */
+    pthread_cond_t idle;      /* nobody leads */
+    pthread_cond_t gathered;  /* as many records as the leader expects are pending */
     struct io_file *file;
     uint64_t number;
     uint64_t end;       /* where the next group goes */
@@ -48,9 +57,12 @@ struct wal {
     uint64_t group;     /* the next group's number */
     struct buf pending, writing;
     uint32_t pending_records;
-    uint64_t queued, durable; /* tickets */
-    bool busy;                /* a leader writes */
-    bool ended;               /* the last group is an empty one */
+    uint32_t expected;               /* records of the next group */
+    uint64_t sync_us;                /* what a group takes, smoothed */
+    uint64_t queued, taken, durable; /* tickets */
+    unsigned side;                   /* of `synced`: where waiters of the pending group wait */
+    bool busy;                       /* a leader writes */
+    bool ended;                      /* the last group is an empty one */
     struct err_ctx failed;
     uint64_t groups_written, records_written;
 };
@@ -70,7 +82,10 @@ static struct wal *wal_alloc(struct io *io, const char *dir, const uint8_t id[16
     w->io = io;
     memcpy(w->collection_id, id, sizeof w->collection_id);
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->synced, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_cond_init(&w->synced[i], NULL);
+    pthread_cond_init(&w->idle, NULL);
+    clock_cond_init(&w->gathered);
     err_clear(&w->failed);
     return w;
 }
@@ -81,7 +96,10 @@ void wal_close(struct wal *w)
         return;
     io_file_close(w->file);
     pthread_mutex_destroy(&w->lock);
-    pthread_cond_destroy(&w->synced);
+    pthread_cond_destroy(&w->gathered);
+    for (int i = 0; i < 2; i++)
+        pthread_cond_destroy(&w->synced[i]);
+    pthread_cond_destroy(&w->idle);
     buf_deinit(&w->pending);
     buf_deinit(&w->writing);
     free(w->dir);
@@ -163,7 +181,7 @@ static enum err reserve(struct wal *w, size_t n, struct err_ctx *ctx)
     uint64_t need = w->reserved + sizeof(struct wal_group) + 4 + n + WAL_GROUP_ALIGN;
     if (need > w->allocated) {
         while (w->busy)
-            pthread_cond_wait(&w->synced, &w->lock);
+            pthread_cond_wait(&w->idle, &w->lock);
         RETURN_NOT_OK(zero_ahead(w, need, ctx));
     }
     if (n > GROUP_BYTES_MAX - w->pending.len)
@@ -189,7 +207,8 @@ enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticke
         if (w->pending.len == 0)
             buf_put_zeros(&w->pending, sizeof(struct wal_group));
         buf_put_blob(&w->pending, record, n);
-        w->pending_records++;
+        if (++w->pending_records == w->expected)
+            pthread_cond_signal(&w->gathered);
         w->ended = false;
         *ticket = ++w->queued;
     }
@@ -216,49 +235,87 @@ static enum err write_group(struct wal *w, uint32_t records, struct err_ctx *ctx
     return io_file_write_sync(w->file, b->data, b->len, w->end, ctx);
 }
 
+/* With the lock, which is let go while waiting. */
+static void gather(struct wal *w)
+{
+    uint64_t most_us = w->sync_us / 2 < GATHER_US_MAX ? w->sync_us / 2 : GATHER_US_MAX;
+    struct timespec until = clock_after_us(most_us);
+    int late = 0;
+    while (!late && w->pending_records < w->expected)
+        late = pthread_cond_timedwait(&w->gathered, &w->lock, &until);
+}
+
+/* Takes what is pending; the other buffer gathers from here on. Returns the number of records. */
+static uint32_t take_pending(struct wal *w)
+{
+    struct buf taken = w->pending;
+    uint32_t records = w->pending_records;
+    w->taken = w->queued;
+    w->side ^= 1;
+    w->pending = w->writing;
+    buf_reset(&w->pending);
+    w->writing = taken;
+    w->pending_records = 0;
+    return records;
+}
+
+static void note_written(struct wal *w, uint32_t records, uint64_t took_us)
+{
+    w->durable = w->taken;
+    w->end += w->writing.len;
+    w->group++;
+    w->groups_written++;
+    w->records_written += records;
+    w->expected = records + w->pending_records;
+    w->sync_us = w->sync_us ? (7 * w->sync_us + took_us) / 8 : took_us;
+    if (w->pending.len == 0)
+        w->reserved = w->end;
+}
+
+/* Whose group was written, all of them; of the next group one, to lead it. After a failure all. */
+static void wake_waiters(struct wal *w)
+{
+    pthread_cond_broadcast(&w->synced[w->side ^ 1]);
+    if (w->failed.code == ERR_OK)
+        pthread_cond_signal(&w->synced[w->side]);
+    else
+        pthread_cond_broadcast(&w->synced[w->side]);
+    pthread_cond_broadcast(&w->idle);
+}
+
 /* Leads: writes all that is pending. Called with the lock, which is let go while writing. */
 static void lead(struct wal *w)
 {
     w->busy = true;
-    struct buf taken = w->pending;
-    w->pending = w->writing;
-    buf_reset(&w->pending);
-    w->writing = taken;
-    uint32_t records = w->pending_records;
-    uint64_t upto = w->queued;
-    w->pending_records = 0;
+    gather(w);
+    uint32_t records = take_pending(w);
     pthread_mutex_unlock(&w->lock);
 
     struct err_ctx ctx;
     err_clear(&ctx);
     uint64_t since_us = clock_mono_us();
     enum err e = write_group(w, records, &ctx);
-    metric_observe_us(&sync_time, 0, clock_mono_us() - since_us);
+    uint64_t took_us = clock_mono_us() - since_us;
+    metric_observe_us(&sync_time, 0, took_us);
     metric_add(&records_total, 0, records);
 
     pthread_mutex_lock(&w->lock);
     w->busy = false;
     if (e == ERR_OK) {
-        w->durable = upto;
-        w->end += w->writing.len;
-        w->group++;
-        w->groups_written++;
-        w->records_written += records;
-        if (w->pending.len == 0)
-            w->reserved = w->end;
+        note_written(w, records, took_us);
     } else {
         ctx.code = e;
         w->failed = ctx;
         log_error("%s: the log failed and takes no more writes: %s", w->dir, ctx.detail);
     }
-    pthread_cond_broadcast(&w->synced);
+    wake_waiters(w);
 }
 
 static enum err wait_locked(struct wal *w, uint64_t ticket, struct err_ctx *ctx)
 {
     while (w->durable < ticket && w->failed.code == ERR_OK) {
         if (w->busy)
-            pthread_cond_wait(&w->synced, &w->lock);
+            pthread_cond_wait(&w->synced[ticket > w->taken ? w->side : w->side ^ 1], &w->lock);
         else
             lead(w);
     }
