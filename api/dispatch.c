@@ -18,6 +18,7 @@
 
 #include "api/http_metrics.h"
 #include "api/request.h"
+#include "api/stream.h"
 #include "api/upload.h"
 #include "base/clock.h"
 #include "io/mapping.h"
@@ -49,6 +50,7 @@ void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
     http_metrics_count(r, answered, now_us);
     if (r->upload)
         upload_close(r->upload);
+    stream_close(r->stream);
     request_free(r);
     atomic_fetch_sub_explicit(&d->service->running, 1, memory_order_relaxed);
 }

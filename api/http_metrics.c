@@ -65,5 +65,5 @@ void http_metrics_count(const struct request *r, bool answered, uint64_t now_us)
     metric_observe_us(&durations, series, now_us - r->started_us);
     metric_add(&received, 0, r->received);
     if (answered)
-        metric_add(&sent, 0, r->out.len);
+        metric_add(&sent, 0, r->out.len + r->streamed);
 }

@@ -31,6 +31,7 @@ static const struct config_row rows[] = {
     ROW(CONFIG_BYTES, buffer_bytes_max, "1G", 8 * MIB, 1024 * GIB,
         "bytes of request bodies held in memory, all connections together"),
     ROW(CONFIG_UINT, queue_max, "1024", 1, 1 << 20, "requests waiting for a worker"),
+    ROW(CONFIG_UINT, exports_max, "64", 1, 4096, "exports and diffs being sent at once"),
     ROW(CONFIG_UINT, connections_max, "4096", 1, 1 << 20, "open connections"),
     ROW(CONFIG_UINT, connections_per_ip_max, "4096", 1, 1 << 20,
         "open connections from one address"),

@@ -17,6 +17,7 @@ struct limits {
     uint64_t queries_max;
     uint64_t buffer_bytes_max;
     uint64_t queue_max;
+    uint64_t exports_max;
     uint64_t connections_max;
     uint64_t connections_per_ip_max;
     uint64_t idle_timeout_s;

@@ -7,20 +7,18 @@
  * Framing that two servers could read differently (a repeated Content-Length, Transfer-Encoding
  * beside Content-Length) is refused and the connection closed.
  *
- * Failure: an error replaces the answer by its problem document. */
+ * Failure: a sentence for the answer, which answer.c makes. */
 #include "api/request.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <strings.h>
-#include <sys/socket.h>
 
 #include "api/connection.h"
 #include "api/number.h"
-#include "api/problem.h"
 #include "api/responses.h"
 #include "api/router.h"
-#include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/epoch.h"
 
@@ -31,8 +29,6 @@ enum {
     INLINE_COST_US = 2000,
     GATHER_STEP_BYTES = 64 * 1024, /* first reservation of a body of unknown length */
 };
-
-#define CHALLENGE "Bearer realm=\"loadstone\""
 
 /* ---- reuse ---- */
 
@@ -47,8 +43,8 @@ static __thread struct free_list free_list;
 
 static void request_destroy(struct request *r)
 {
-    struct buf *bufs[] = {&r->uri,  &r->body, &r->out,    &r->queries,
-                          &r->refs, &r->hits, &r->counts, &r->columns};
+    struct buf *bufs[] = {&r->uri,  &r->body,   &r->out,     &r->queries, &r->refs,
+                          &r->hits, &r->counts, &r->columns, &r->headers};
     for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
         buf_deinit(bufs[i]);
     json_deinit(&r->json);
@@ -90,8 +86,8 @@ static void trim(struct buf *b)
 
 static void reset(struct request *r)
 {
-    struct buf *bufs[] = {&r->uri,  &r->body, &r->out,    &r->queries,
-                          &r->refs, &r->hits, &r->counts, &r->columns};
+    struct buf *bufs[] = {&r->uri,  &r->body,   &r->out,     &r->queries, &r->refs,
+                          &r->hits, &r->counts, &r->columns, &r->headers};
     for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
         trim(bufs[i]);
     trim(&r->json.name_scratch);
@@ -103,6 +99,9 @@ static void reset(struct request *r)
     r->head = (struct request_head){.content_length = -1};
     r->target.nsegments = r->target.nparams = 0;
     r->media_in = r->media_out = MEDIA_NONE;
+    r->head_only = false;
+    r->stream = NULL;
+    r->streamed = 0;
     r->trusted = r->settled = r->on_worker = r->defer = r->close = r->raw = false;
     r->upload = NULL;
     r->received = r->waited_us = r->waiting_since_us = r->queued_us = 0;
@@ -217,6 +216,14 @@ static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const cha
         h->idempotency_key = value;
     } else if (is_named(name, len, "Content-Digest")) {
         h->content_digest = value;
+    } else if (is_named(name, len, "If-Match")) {
+        h->if_match = value;
+    } else if (is_named(name, len, "If-None-Match")) {
+        h->if_none_match = value;
+    } else if (is_named(name, len, "If-Range")) {
+        h->if_range = value;
+    } else if (is_named(name, len, "Range")) {
+        h->range = value;
     }
     return MHD_YES;
 }
@@ -354,6 +361,7 @@ enum err request_parse_head(struct request *r, const char *method, struct err_ct
     MHD_get_connection_values(r->conn, MHD_HEADER_KIND, note_header, &r->head);
     RETURN_NOT_OK(check_framing(r, ctx));
     distrust_missing_length(r, method);
+    r->head_only = strcmp(method, "HEAD") == 0;
     RETURN_NOT_OK(find_route(r, method, ctx));
     RETURN_NOT_OK(router_check_params(r->route, &r->target, ctx));
     RETURN_NOT_OK(check_media_in(r, ctx));
@@ -401,95 +409,6 @@ bool request_defers(struct request *r, double cost_us)
         return false;
     r->defer = cost_us > INLINE_COST_US || r->body.len > INLINE_BODY_MAX;
     return r->defer;
-}
-
-/* ---- the answer ---- */
-
-static void take_problem(struct request *r)
-{
-    if (r->err.code == ERR_OK)
-        return;
-    buf_reset(&r->out);
-    problem_write(&r->err, &r->out);
-    r->status = problem_status(r->err.code);
-    r->content_type = "application/problem+json";
-}
-
-static bool wants_retry_after(const struct request *r)
-{
-    return r->status == MHD_HTTP_TOO_MANY_REQUESTS || r->status == MHD_HTTP_SERVICE_UNAVAILABLE;
-}
-
-static bool says_close(const struct request *r)
-{
-    return r->close || atomic_load_explicit(&r->service->draining, memory_order_relaxed);
-}
-
-static enum MHD_Result add_headers(struct request *r, struct MHD_Response *response)
-{
-    enum MHD_Result ok = MHD_YES;
-    if (r->status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        ok &= MHD_add_response_header(response, "Allow", r->allow);
-    if (r->status == MHD_HTTP_UNAUTHORIZED)
-        ok &= MHD_add_response_header(response, "WWW-Authenticate", CHALLENGE);
-    if (wants_retry_after(r))
-        ok &= MHD_add_response_header(response, "Retry-After", "1");
-    if (says_close(r))
-        ok &= MHD_add_response_header(response, "Connection", "close");
-    return ok;
-}
-
-static enum MHD_Result queue_answer(struct request *r)
-{
-    struct response_key key = {r->out.data, r->out.len, r->content_type, r->version};
-    struct MHD_Response *own = NULL, *response;
-    if (r->status == MHD_HTTP_OK && !says_close(r))
-        response = responses_get(&r->responses, &key);
-    else
-        response = own = response_new(&key);
-    if (!response)
-        return MHD_NO;
-    enum MHD_Result ok = own ? add_headers(r, own) : MHD_YES;
-    if (ok == MHD_YES)
-        ok = MHD_queue_response(r->conn, r->status, response);
-    if (own)
-        MHD_destroy_response(own);
-    return ok;
-}
-
-enum MHD_Result request_answer(struct request *r)
-{
-    r->phase = REQUEST_DONE;
-    take_problem(r);
-    if (r->out.failed)
-        return MHD_NO;
-    uint64_t now_us = clock_mono_us();
-    slow_log_end(r, now_us);
-    connection_answering(r->watched, now_us + limits_transfer_us(&r->service->limits, r->out.len));
-    return queue_answer(r);
-}
-
-void request_answer_raw(struct request *r)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct buf head = {0};
-    r->phase = REQUEST_DONE;
-    r->raw = true;
-    take_problem(r);
-    buf_printf(&head,
-               "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-               "%s%sConnection: close\r\n\r\n",
-               r->status, MHD_get_reason_phrase_for(r->status), r->content_type, r->out.len,
-               wants_retry_after(r) ? "Retry-After: 1\r\n" : "",
-               r->status == MHD_HTTP_UNAUTHORIZED ? "WWW-Authenticate: " CHALLENGE "\r\n" : "");
-    buf_put(&head, r->out.data, r->out.len);
-    if (info && !head.failed) {
-        ssize_t sent = send(info->connect_fd, head.data, head.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        (void)sent; /* the client may be gone; nothing more can be said */
-        shutdown(info->connect_fd, SHUT_WR);
-    }
-    buf_deinit(&head);
 }
 
 /* ---- for handlers ---- */
@@ -578,6 +497,18 @@ enum err request_param_bool(struct request *r, const char *name, bool *v, struct
         return ERR_OK;
     return err_set_at(ctx, ERR_INVALID, -1, name, "%s=%.40s: write true or false", name,
                       text->text);
+}
+
+void request_add_header(struct request *r, const char *name, const char *fmt, ...)
+{
+    char value[512];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(value, sizeof value, fmt, args);
+    va_end(args);
+    ASSERT(n >= 0 && (size_t)n < sizeof value);
+    buf_put(&r->headers, name, strlen(name) + 1);
+    buf_put(&r->headers, value, (size_t)n + 1);
 }
 
 enum err request_check_out(const struct request *r, struct err_ctx *ctx)

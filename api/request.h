@@ -21,6 +21,7 @@
 struct connection;
 struct request;
 struct responses;
+struct stream;
 struct upload;
 
 typedef enum err (*request_handler)(struct request *r, struct err_ctx *ctx);
@@ -54,6 +55,7 @@ struct request_head {
     bool chunked, other_transfer, expect_continue, bad_name;
     const char *content_type, *content_encoding, *accept;
     const char *idempotency_key, *content_digest;
+    const char *if_match, *if_none_match, *if_range, *range;
     const char *authorization;
     unsigned authorizations;
 };
@@ -69,6 +71,7 @@ struct request {
     struct target target;
     enum media media_in, media_out;
     uint64_t started_us;
+    bool head_only; /* HEAD: the answer without its body */
     bool trusted;   /* may know what is here: has a token, or none is asked for */
     bool on_worker; /* long work may be done here */
     bool settled;   /* may be suspended for good: see dispatch.c */
@@ -90,6 +93,9 @@ struct request {
     char allow[64];
     struct log_field plan[REQUEST_PLAN_MAX]; /* see slow_log.h */
     unsigned plan_len;
+    struct stream *stream; /* the body instead of `out`, handed over when it is sent */
+    uint64_t streamed;     /* bytes of it that were sent */
+    struct buf headers;    /* more of them: request_add_header */
     bool close;
     bool raw; /* the answer went past the library */
 
@@ -147,6 +153,10 @@ WARN_UNUSED enum err request_param_int(struct request *r, const char *name, int6
                                        struct err_ctx *ctx);
 WARN_UNUSED enum err request_param_bool(struct request *r, const char *name, bool *v,
                                         struct err_ctx *ctx);
+
+/* One more header of the answer, unless it becomes an error. `name` is a constant. */
+void request_add_header(struct request *r, const char *name, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 
 /* ERR_TOO_LARGE once the answer has outgrown result_bytes_max; ERR_NO_MEMORY when memory was. */
 WARN_UNUSED enum err request_check_out(const struct request *r, struct err_ctx *ctx);

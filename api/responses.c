@@ -27,21 +27,27 @@ struct responses {
     struct kept kept[KEPT];
 };
 
-struct MHD_Response *response_new(const struct response_key *key)
+enum MHD_Result describe_response(struct MHD_Response *response, const char *content_type,
+                                  int64_t version)
 {
     char number[NUMBER_TEXT_MAX + 1];
     enum MHD_Result ok = MHD_YES;
+    if (content_type)
+        ok &= MHD_add_response_header(response, "Content-Type", content_type);
+    if (version >= 0) {
+        number[number_print_int64(version, number)] = 0;
+        ok &= MHD_add_response_header(response, "Loadstone-Version", number);
+    }
+    return ok;
+}
+
+struct MHD_Response *response_new(const struct response_key *key)
+{
     struct MHD_Response *response =
         MHD_create_response_from_buffer(key->len, key->data, MHD_RESPMEM_PERSISTENT);
     if (!response)
         return NULL;
-    if (key->len)
-        ok &= MHD_add_response_header(response, "Content-Type", key->content_type);
-    if (key->version >= 0) {
-        number[number_print_int64(key->version, number)] = 0;
-        ok &= MHD_add_response_header(response, "Loadstone-Version", number);
-    }
-    if (ok == MHD_YES)
+    if (describe_response(response, key->len ? key->content_type : NULL, key->version) == MHD_YES)
         return response;
     MHD_destroy_response(response);
     return NULL;

@@ -16,6 +16,10 @@ struct response_key {
 
 struct responses;
 
+/* Content-Type (NULL = none) and Loadstone-Version (-1 = none). MHD_NO when memory is out. */
+enum MHD_Result describe_response(struct MHD_Response *response, const char *content_type,
+                                  int64_t version);
+
 /* Content-Type (of a body that is not empty) and Loadstone-Version are set; the caller destroys it.
  * NULL when memory is out. */
 struct MHD_Response *response_new(const struct response_key *key);

@@ -20,11 +20,6 @@ struct input_cursor {
 
 static const struct seq seq_end = {UINT64_MAX, UINT64_MAX};
 
-static bool seq_less(struct seq a, struct seq b)
-{
-    return a.version < b.version || (a.version == b.version && a.ordinal < b.ordinal);
-}
-
 /* The first row in [row, rows) whose bit in `m` is `bit`, or rows. */
 static uint32_t next_bit(const struct mask *m, uint64_t row, uint32_t rows, bool bit)
 {

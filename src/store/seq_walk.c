@@ -6,6 +6,8 @@
  *
  * The cursor with the smallest seq is followed until it passes the second smallest; only then are
  * all compared again. So what does not interleave costs nothing, and what does a look at each view.
+ * Rows left out are stepped over 64 at a time, and by whole pages where nothing is hidden from
+ * either snapshot or both share the page: a walk of what differs costs what differs.
  *
  * Threads: a walk belongs to one; other threads may commit meanwhile. The runs of a tail move when
  * they outgrow their list, so each is read inside an epoch section. Failure: only memory. */
@@ -16,12 +18,14 @@
 
 struct view_cursor {
     const struct view *view;
+    const struct mask *hidden; /* rows left out; NULL = none */
+    const struct view *except; /* the same segment there; NULL = it has none */
     uint32_t nruns;
     uint32_t run;     /* the one that `row` is in */
     uint32_t run_end; /* its first row no more, or the view's */
     struct seq run_seq;
     uint32_t run_first;
-    uint32_t row;   /* live; view->rows at the end */
+    uint32_t row;   /* walked; view->rows at the end */
     struct seq seq; /* of it */
 };
 
@@ -33,11 +37,6 @@ struct seq_walk {
 };
 
 static const struct seq seq_end = {UINT64_MAX, UINT64_MAX};
-
-static bool seq_less(struct seq a, struct seq b)
-{
-    return a.version < b.version || (a.version == b.version && a.ordinal < b.ordinal);
-}
 
 /* ---- runs ---- */
 
@@ -87,17 +86,57 @@ static void enter_run(struct view_cursor *c, uint32_t i)
 
 /* ---- cursors ---- */
 
-/* The first live row from `row` on, or view->rows. */
-static uint32_t next_live(const struct view *v, uint64_t row)
+static const struct mask_page *page_at(const struct mask *m, uint32_t row)
 {
-    const struct mask *m = v->dead;
+    uint32_t page = row / MASK_PAGE_BITS;
+    return m && page < m->npages ? m->pages[page] : NULL;
+}
+
+static uint64_t word_at(const struct mask_page *p, uint32_t row)
+{
+    return p ? p->words[row % MASK_PAGE_BITS / 64] : 0;
+}
+
+/* Of rows [row & ~63, + 64): a bit set where the other snapshot has no live row. */
+static uint64_t lacking(const struct view *other, uint32_t row)
+{
+    uint32_t first = row & ~63u;
+    if (first >= other->rows)
+        return UINT64_MAX;
+    uint64_t dead = word_at(page_at(other->dead, row), row);
+    uint32_t known = other->rows - first;
+    return known < 64 ? dead | UINT64_MAX << known : dead;
+}
+
+/* The first row of the next page, or behind the rows that the other snapshot knows, when every row
+ * up to there is live in both or in none; else `row`. */
+static uint64_t skip_shared(const struct view_cursor *c, uint32_t row)
+{
+    if (row >= c->except->rows || page_at(c->hidden, row) != page_at(c->except->dead, row))
+        return row;
+    uint64_t next = ((uint64_t)row | (MASK_PAGE_BITS - 1)) + 1;
+    return next < c->except->rows ? next : c->except->rows;
+}
+
+/* The first row from `row` on that is walked, or view->rows. */
+static uint32_t next_live(const struct view_cursor *c, uint64_t row)
+{
+    const struct view *v = c->view;
     while (row < v->rows) {
-        uint64_t page = row / MASK_PAGE_BITS;
-        if (!m || page >= m->npages || !m->pages[page])
+        uint64_t next = c->except ? skip_shared(c, (uint32_t)row) : row;
+        if (next != row) {
+            row = next;
+            continue;
+        }
+        const struct mask_page *page = page_at(c->hidden, (uint32_t)row);
+        if (!page && !c->except)
             return (uint32_t)row;
-        uint64_t live = ~m->pages[page]->words[row % MASK_PAGE_BITS / 64] >> row % 64;
-        if (live) {
-            row += (uint64_t)__builtin_ctzll(live);
+        uint64_t shown = ~word_at(page, (uint32_t)row);
+        if (c->except)
+            shown &= lacking(c->except, (uint32_t)row);
+        shown >>= row % 64;
+        if (shown) {
+            row += (uint64_t)__builtin_ctzll(shown);
             break;
         }
         row = (row | 63) + 1;
@@ -105,10 +144,10 @@ static uint32_t next_live(const struct view *v, uint64_t row)
     return row < v->rows ? (uint32_t)row : v->rows;
 }
 
-/* To the first live row from `row` on, which is in this run or a later one. */
+/* To the first row from `row` on that is walked; it is in this run or a later one. */
 static void move_to(struct view_cursor *c, uint64_t row)
 {
-    c->row = next_live(c->view, row);
+    c->row = next_live(c, row);
     if (c->row == c->view->rows) {
         c->seq = seq_end;
         return;
@@ -134,11 +173,26 @@ static bool find_run(const struct view_cursor *c, struct seq after, uint32_t *ou
     return lo > 0;
 }
 
-static void start_cursor(struct view_cursor *c, const struct view *v, const struct seq *after)
+static const struct mask *hidden_rows(const struct snapshot *s, const struct view *v, bool history)
+{
+    return history && s->schema->event_time >= 0 ? v->gone : v->dead;
+}
+
+static const struct view *same_segment(const struct snapshot *s, const struct segment *g)
+{
+    for (uint32_t i = 0; s && i < s->nviews; i++)
+        if (s->views[i].segment->id == g->id)
+            return &s->views[i];
+    return NULL;
+}
+
+static void start_cursor(struct view_cursor *c, const struct seq *after)
 {
     uint32_t run;
-    *c = (struct view_cursor){.view = v, .row = v->rows, .seq = seq_end};
-    if (v->live == 0)
+    const struct view *v = c->view;
+    c->row = v->rows;
+    c->seq = seq_end;
+    if (v->rows == 0 || (v->live == 0 && c->hidden == v->dead))
         return;
     c->nruns = count_runs(v->segment);
     bool behind = after && find_run(c, *after, &run);
@@ -173,19 +227,30 @@ static void choose(struct seq_walk *w)
     }
 }
 
-enum err seq_walk_new(const struct snapshot *s, const struct seq *after, struct seq_walk **out,
-                      struct err_ctx *ctx)
+enum err seq_walk_open(const struct snapshot *s, const struct seq_walk_options *o,
+                       const struct seq *after, struct seq_walk **out, struct err_ctx *ctx)
 {
     size_t size = sizeof(struct seq_walk) + s->nviews * sizeof(struct view_cursor);
     struct seq_walk *w = malloc(size);
     if (!w)
         return err_no_memory(ctx, size);
     w->snapshot = s;
-    for (uint32_t i = 0; i < s->nviews; i++)
-        start_cursor(&w->cursors[i], &s->views[i], after);
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct view *v = &s->views[i];
+        w->cursors[i] = (struct view_cursor){.view = v,
+                                             .hidden = hidden_rows(s, v, o->history),
+                                             .except = same_segment(o->except, v->segment)};
+        start_cursor(&w->cursors[i], after);
+    }
     choose(w);
     *out = w;
     return ERR_OK;
+}
+
+enum err seq_walk_new(const struct snapshot *s, const struct seq *after, struct seq_walk **out,
+                      struct err_ctx *ctx)
+{
+    return seq_walk_open(s, &(struct seq_walk_options){0}, after, out, ctx);
 }
 
 bool seq_walk_next(struct seq_walk *w, struct row_ref *row, struct seq *seq)
