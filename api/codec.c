@@ -18,8 +18,8 @@ enum err codec_find(const char *name, const struct codec **out, struct err_ctx *
             *out = table[i];
             return ERR_OK;
         }
-        len += (size_t)snprintf(list + len, sizeof list - len, "%s%s", i ? ", " : "",
-                                table[i]->name);
+        len +=
+            (size_t)snprintf(list + len, sizeof list - len, "%s%s", i ? ", " : "", table[i]->name);
     }
     return err_set_at(ctx, ERR_NOT_FOUND, -1, "format",
                       "this build exports no '%.40s'; it exports %s", name, list);

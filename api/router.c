@@ -2,7 +2,8 @@
  *
  * Invariant: of the routes whose path matches, the first with the right method wins; so that a
  * literal path ("rows/delete") and a pattern ("rows/{}") may overlap as long as their methods do
- * not. A last segment "{*}" takes the rest of the path, slashes and all.
+ * not. "{}" is any segment, "export.{}" any that begins so, and a last segment "{*}" takes the
+ * rest of the path, slashes and all.
  *
  * Threads: no state. Failure: 404 says where to look, 405 lists what is allowed. */
 #include "api/router.h"
@@ -17,6 +18,16 @@ static size_t next_segment(const char **pattern)
     return n;
 }
 
+/* "rows", "{}", "export.{}" */
+static bool segment_matches(const char *pattern, size_t n, const struct target_segment *s)
+{
+    bool open = n >= 2 && pattern[n - 2] == '{';
+    size_t fixed = open ? n - 2 : n;
+    if (open && fixed && s->len == fixed)
+        return false;
+    return (open ? s->len >= fixed : s->len == fixed) && memcmp(pattern, s->text, fixed) == 0;
+}
+
 static bool path_matches(const char *pattern, const struct target *t)
 {
     for (unsigned i = 0; i < t->nsegments; i++) {
@@ -26,8 +37,7 @@ static bool path_matches(const char *pattern, const struct target *t)
             return true;
         if (n == 0 || i == TARGET_SEGMENTS_MAX)
             return false;
-        bool any = n == 2 && at[0] == '{';
-        if (!any && (n != t->segments[i].len || memcmp(at, t->segments[i].text, n) != 0))
+        if (!segment_matches(at, n, &t->segments[i]))
             return false;
     }
     return !*pattern;

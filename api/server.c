@@ -114,7 +114,8 @@ static enum err start_workers(struct server *s, struct err_ctx *ctx)
     RETURN_NOT_OK(worker_pool_new("writer", WRITERS, l->queue_max, &v->writers, ctx));
     worker_pool_lower(v->writers, WRITERS_NICE);
     RETURN_NOT_OK(worker_pool_new("reader", core_count(), l->queue_max, &v->readers, ctx));
-    RETURN_NOT_OK(worker_pool_new("exporter", core_count(), 2 * l->exports_max, &v->exporters, ctx));
+    RETURN_NOT_OK(
+        worker_pool_new("exporter", core_count(), 2 * l->exports_max, &v->exporters, ctx));
     worker_pool_lower(v->exporters, WRITERS_NICE);
     worker_pool_measure(v->writers, &queue_wait, 0);
     worker_pool_measure(v->readers, &queue_wait, 1);

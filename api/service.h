@@ -18,8 +18,8 @@ struct service {
     const struct access *access;
     struct catalog *catalog;
     struct indexer *indexer;
-    struct worker_pool *writers; /* uploads, commits, create and drop: many, they mostly wait */
-    struct worker_pool *readers; /* long searches and fetches: about one a core */
+    struct worker_pool *writers;   /* uploads, commits, create and drop: many, they mostly wait */
+    struct worker_pool *readers;   /* long searches and fetches: about one a core */
     struct worker_pool *exporters; /* fill streams, below everything else; a place for each */
     atomic_uint_fast64_t exports;  /* streams being sent */
     atomic_uint_fast64_t buffer_bytes; /* request bodies held in memory */

@@ -40,7 +40,7 @@ struct load {
 
 const char *load_mode_name(enum load_mode mode)
 {
-    static const char *const names[] = {"upsert", "append",  "full_refresh", "partition_overwrite",
+    static const char *const names[] = {"upsert", "append", "full_refresh", "partition_overwrite",
                                         "delete", "restore", "purge"};
     return names[mode];
 }

@@ -221,7 +221,8 @@ static void fill_segments(struct checkpoint *cp, const struct snapshot *s)
 {
     for (uint32_t i = 0; i < s->nviews; i++) {
         const struct segment *seg = s->views[i].segment;
-        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows, seg->base_ordinal};
+        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows,
+                                  seg->base_ordinal};
         buf_put(&cp->manifest.segments, &ref, sizeof ref);
     }
 }

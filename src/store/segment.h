@@ -41,7 +41,7 @@ struct segment {
     uint64_t bytes;        /* of the file */
     uint64_t base_version; /* see struct seq_run; both set before the segment is shared */
     uint64_t base_ordinal;
-    char *path; /* NULL for a tail */
+    char *path;            /* NULL for a tail */
 
     /* A mapped file: */
     const uint8_t *map;
