@@ -32,7 +32,8 @@ TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test
 FAULT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fault/test_%,$(wildcard tests/fault/*.c)))
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES = $(patsubst $(BUILD)/tests/fuzz/fuzz_%,%,$(FUZZ))
-KILL_LOOP := test_kill_loop_loses_nothing_that_was_acknowledged
+SOAK_TESTS := tests/http/test_durability.py::test_kill_loop_loses_nothing_that_was_acknowledged \
+	tests/http/test_model.py tests/http/soak.py
 SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 all: $(BUILD)/loadstoned ## build the daemon: build/loadstoned
@@ -54,11 +55,11 @@ tsan: ## run the unit tests and everything at once over HTTP under ThreadSanitiz
 	BUILD=build/tsan HTTP_TESTS=tests/http/soak.py SOAK_SECONDS=$(or $(SOAK_SECONDS),10) \
 		sh scripts/check.sh http
 
-soak: ## under ASan: SOAK_ROUNDS=50 of kill -9 and restart, then everything at once for long
+soak: ## under ASan: SOAK_ROUNDS=200 kills, MODEL_STEPS=1000 of the model, then everything at once
 	$(MAKE) all BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined $(SANITIZE)"
-	BUILD=build/asan SOAK_ROUNDS=$(or $(SOAK_ROUNDS),50) SOAK_SECONDS=$(or $(SOAK_SECONDS),120) \
-		HTTP_TESTS="tests/http/test_durability.py::$(KILL_LOOP) tests/http/soak.py" \
-		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=7200 sh scripts/check.sh http
+	BUILD=build/asan SOAK_ROUNDS=$(or $(SOAK_ROUNDS),200) SOAK_SECONDS=$(or $(SOAK_SECONDS),120) \
+		MODEL_STEPS=$(or $(MODEL_STEPS),1000) HTTP_TESTS="$(SOAK_TESTS)" \
+		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=14400 sh scripts/check.sh http
 
 check-fault: $(TESTS) ## power cuts for long: POWER_CUT_RUNS=40 workloads, POWER_CUT_SEED=1 the first
 	POWER_CUT_RUNS=$(or $(POWER_CUT_RUNS),40) $(BUILD)/tests/fault/test_power_cut
@@ -171,7 +172,7 @@ $(BUILD)/commit: FORCE
 	mkdir -p $(@D)
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
--include $(OBJ:.o=.d) $(MAIN:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
+-include $(OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(MAIN:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
 .PHONY: all demo check check-fault asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:
