@@ -7,6 +7,7 @@ before it is sent and ticked off when it is acknowledged.
 import http.client
 import os
 import random
+import struct
 import subprocess
 import threading
 import time
@@ -210,8 +211,12 @@ def newest_log(daemon, name):
 
 
 def end_of_log(data):
-    """Where the groups end and the blocks allocated ahead begin: groups are padded to 64 bytes."""
-    return (len(data.rstrip(b"\x00")) + 63) // 64 * 64
+    """Where the groups end and the blocks allocated ahead begin: wal_format.h."""
+    at = 4096
+    while data[at : at + 8] == b"STNGROUP":
+        (payload,) = struct.unpack_from("<I", data, at + 32)
+        at += (48 + payload + 63) // 64 * 64
+    return at
 
 
 @pytest.fixture
