@@ -6,9 +6,11 @@
  * The vectors lie around CLUSTERS centres, the same for the same seed, so that an index of them is
  * a realistic one. Prints "seconds BYTES STATUS" and, on standard error, an answer that is not 200.
  * With PATH "-" it says "ready" once the vectors are made, then sends them to each path that comes
- * as a line on standard input.
+ * as a line on standard input. With PATH "-16" the lines are paths of load sessions, and the
+ * vectors go there as 16 parts at once, with the keys that one body would have.
  *
- * Threads: two, to make the vectors; one sends. Failure: a sentence on standard error, status 1. */
+ * Threads: two, to make the vectors; one for each body. Failure: a sentence on standard error,
+ * status 1. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -20,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLUSTERS = 1000, ANSWER_BYTES = 4096, MAKERS = 2 };
+enum { CLUSTERS = 1000, ANSWER_BYTES = 4096, MAKERS = 2, PARTS_MAX = 64 };
 
 struct share {
     pthread_t thread;
@@ -132,48 +134,98 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static int upload(uint16_t port, const char *path, const float *vectors, size_t bytes)
+struct body {
+    pthread_t thread;
+    uint16_t port;
+    const char *method;
+    char path[600];
+    const void *data;
+    size_t bytes;
+    int status;
+};
+
+static void *send_body(void *arg)
 {
+    struct body *b = arg;
     char head[1024], answer[ANSWER_BYTES];
     int n = snprintf(head, sizeof head,
-                     "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                      "Content-Type: application/octet-stream\r\nContent-Length: %zu\r\n\r\n",
-                     path, bytes);
-    int fd = connect_to(port);
-    double started_s = now_s();
+                     b->method, b->path, b->bytes);
+    int fd = connect_to(b->port);
     send_all(fd, head, (size_t)n);
-    send_all(fd, vectors, bytes);
-    int status = read_answer(fd, answer);
-    printf("%.6f %zu %d\n", now_s() - started_s, bytes, status);
-    fflush(stdout);
-    if (status != 200)
+    send_all(fd, b->data, b->bytes);
+    b->status = read_answer(fd, answer);
+    if (b->status >= 300)
         fprintf(stderr, "%s\n", answer);
     close(fd);
-    return status;
+    return NULL;
+}
+
+static int tell(double started_s, size_t bytes, int status)
+{
+    printf("%.6f %zu %d\n", now_s() - started_s, bytes, status);
+    fflush(stdout);
+    return status < 300;
+}
+
+static int upload(uint16_t port, const char *path, const float *vectors, size_t bytes)
+{
+    struct body b = {.port = port, .method = "POST", .data = vectors, .bytes = bytes};
+    snprintf(b.path, sizeof b.path, "%s", path);
+    double started_s = now_s();
+    send_body(&b);
+    return tell(started_s, bytes, b.status);
+}
+
+/* The rows in `parts` bodies at once. */
+static int upload_parts(uint16_t port, const char *load, const float *vectors, size_t rows,
+                        size_t dim, size_t parts)
+{
+    struct body b[PARTS_MAX];
+    int status = 0;
+    double started_s = now_s();
+    for (size_t i = 0; i < parts; i++) {
+        size_t first = rows * i / parts, end = rows * (i + 1) / parts;
+        b[i] = (struct body){.port = port,
+                             .method = "PUT",
+                             .data = vectors + first * dim,
+                             .bytes = (end - first) * dim * sizeof *vectors};
+        snprintf(b[i].path, sizeof b[i].path, "%s/parts/%03zu?first_key=%zu", load, i, first);
+        if (pthread_create(&b[i].thread, NULL, send_body, &b[i]) != 0)
+            die("thread");
+    }
+    for (size_t i = 0; i < parts; i++) {
+        pthread_join(b[i].thread, NULL);
+        status = b[i].status > status ? b[i].status : status;
+    }
+    return tell(started_s, rows * dim * sizeof *vectors, status);
 }
 
 int main(int argc, char **argv)
 {
     if (argc != 6) {
-        fputs("usage: http_upload PORT PATH|- ROWS DIM SEED\n", stderr);
+        fputs("usage: http_upload PORT PATH|-|-PARTS ROWS DIM SEED\n", stderr);
         return 2;
     }
     uint16_t port = (uint16_t)strtoul(argv[1], NULL, 10);
     size_t rows = strtoul(argv[3], NULL, 10), dim = strtoul(argv[4], NULL, 10);
+    size_t parts = argv[2][0] == '-' ? strtoul(argv[2] + 1, NULL, 10) : 0;
     float *vectors = make_vectors(rows, dim, strtoul(argv[5], NULL, 10));
     size_t bytes = rows * dim * sizeof *vectors;
-    int status = 200;
-    if (strcmp(argv[2], "-") != 0) {
-        status = upload(port, argv[2], vectors, bytes);
+    int ok = parts <= PARTS_MAX;
+    if (argv[2][0] != '-') {
+        ok = upload(port, argv[2], vectors, bytes);
     } else {
         char path[512];
         puts("ready");
         fflush(stdout);
-        while (status == 200 && fgets(path, sizeof path, stdin)) {
+        while (ok && fgets(path, sizeof path, stdin)) {
             path[strcspn(path, "\n")] = '\0';
-            status = upload(port, path, vectors, bytes);
+            ok = parts ? upload_parts(port, path, vectors, rows, dim, parts)
+                       : upload(port, path, vectors, bytes);
         }
     }
     free(vectors);
-    return status == 200 ? 0 : 1;
+    return ok ? 0 : 1;
 }

@@ -1,9 +1,10 @@
 #!/bin/sh
 # make bench: compiles the helpers and runs the measurements, or only those named.
 #   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [recall_latency]
-#                [strip_layout] [fetch] [search_overhead] [upload_latency]
+#                [strip_layout] [fetch] [search_overhead] [upload_latency] [parallel_parts]
+#                [upsert_rate] [group_commit] [many_versions] [old_version] [refresh_search]
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
-# BENCH_JSON_MB and PYTHON may be set. Everything lies under $BUILD/bench; the indexed million and
+# BENCH_JSON_MB, BENCH_VERSIONS, BENCH_SERIAL and PYTHON may be set. Everything lies under $BUILD/bench; the indexed million and
 # the features are kept there for the next run.
 set -eu
 cd "$(dirname "$0")/.."
@@ -33,7 +34,8 @@ compile json_vector "$BUILD/api/json_reader.o" "$BUILD/api/float_run.o" "$BUILD/
     "$BUILD/src/base/bytes.o" "$BUILD/src/base/err.o" -lstdc++ -lm
 
 all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout fetch
-    search_overhead upload_latency"
+    search_overhead upload_latency parallel_parts upsert_rate group_commit many_versions old_version
+    refresh_search"
 for measurement in ${*:-$all}; do
     printf '\n== %s\n' "$measurement"
     if [ -f "bench/$measurement.sh" ]; then

@@ -55,6 +55,50 @@ def wait_indexed(c, tick=lambda state: None, poll_s=0.5):
         time.sleep(poll_s)
 
 
+class Uploader:
+    """http_upload with its vectors made once, told where to send them."""
+
+    def __init__(self, port, parts=None, rows=ROWS, seed=1, prefix=()):
+        self.process = subprocess.Popen(
+            [*prefix, str(WORK / "http_upload"), str(port), f"-{parts or ''}"]
+            + [str(rows), str(DIM), str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def send(self, path):
+        """The vectors, or with `parts` the parts of them, to a path; returns the seconds."""
+        self.process.stdin.write(path + "\n")
+        self.process.stdin.flush()
+        seconds, _, status = self.process.stdout.readline().split()
+        assert status in ("200", "201"), status
+        return float(seconds)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def begin_load(c, **options):
+    """Opens a load session; returns its path."""
+    answer = c.client.post(f"{c.path}/loads", options)
+    assert answer.status == 201, answer
+    return f"{c.path}/loads/{answer.json()['load']}"
+
+
+def commit_load(c, path, **options):
+    """Commits however long it takes; returns the counts and the seconds."""
+    started = time.monotonic()
+    while True:
+        answer = c.client.post(f"{path}/commit", options)
+        if answer.status != 202:
+            break
+    assert answer.status == 200, answer
+    return answer.json(), time.monotonic() - started
+
+
 def million():
     """A stopped daemon whose directory holds the rows, indexed; made once, then reused."""
     daemon = Daemon(WORK / f"million-{ROWS}")

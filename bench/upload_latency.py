@@ -11,12 +11,11 @@ uploads has a lower priority, since on a machine of its own it would take no cor
 
 import os
 import statistics
-import subprocess
 import threading
 
 import load
 import queries
-from service import DIM, ROWS, WORK, Collection, create, million
+from service import DIM, ROWS, Collection, Uploader, create, million
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
 SECONDS = float(os.environ.get("BENCH_SECONDS", 4))
@@ -30,23 +29,14 @@ class Uploads:
 
     def __init__(self, daemon):
         self.client, self.number, self.seconds = daemon.client, 0, []
-        self.sender = subprocess.Popen(
-            ["nice", "-n", "10", str(WORK / "http_upload"), str(daemon.client.port), "-"]
-            + [str(UPLOAD_ROWS), str(DIM), "2"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.sender = Uploader(
+            daemon.client.port, rows=UPLOAD_ROWS, seed=2, prefix=["nice", "-n", "10"]
         )
-        assert self.sender.stdout.readline() == "ready\n"
 
     def one(self):
         self.number += 1
         c = create(self.client, f"upload{self.number}", "flat")
-        self.sender.stdin.write(f"{c.path}/rows?first_key=0&mode=append\n")
-        self.sender.stdin.flush()
-        seconds, _, status = self.sender.stdout.readline().split()
-        assert status == "200", status
-        self.seconds.append(float(seconds))
+        self.seconds.append(self.sender.send(f"{c.path}/rows?first_key=0&mode=append"))
         self.client.delete(c.path)
 
     def run(self):
@@ -62,10 +52,6 @@ class Uploads:
     def __exit__(self, *_):
         self.stopping.set()
         self.thread.join()
-
-    def close(self):
-        self.sender.stdin.close()
-        self.sender.wait()
 
 
 def main():
@@ -92,7 +78,7 @@ def main():
             + ", ".join(f"{name} {f[-1].p99_us:.0f} us" for name, f in figures.items()),
             flush=True,
         )
-    uploads.close()
+    uploads.sender.close()
     daemon.stop()
 
     rate = UPLOAD_ROWS * DIM * 4 / statistics.median(uploads.seconds) / 1e9
