@@ -40,7 +40,7 @@ struct load {
 
 const char *load_mode_name(enum load_mode mode)
 {
-    static const char *const names[] = {"upsert", "append", "full_refresh", "partition_overwrite",
+    static const char *const names[] = {"upsert", "append",  "full_refresh", "partition_overwrite",
                                         "delete", "restore", "purge"};
     return names[mode];
 }
@@ -260,6 +260,8 @@ static enum err spill_row(struct load *l, const struct batch *b, size_t i,
     row_from_batch(&l->row, b, i, old, old_row, &partial);
     if (merge)
         RETURN_NOT_OK(note_partial(l, b, i, old, old_row, ctx));
+    struct hash128 hash;
+    row_hash_vector(&l->row.row, &hash);
     digest_add(&l->digest, row_digest(&l->row.row));
     l->vectors += l->row.row.vector != NULL;
     return segment_writer_append(l->writer, &l->row.row, ctx);
@@ -274,12 +276,16 @@ static bool plain_run(const struct load *l, const struct batch *b)
 
 static enum err spill_run(struct load *l, const struct batch *b, struct err_ctx *ctx)
 {
-    uint32_t dim = l->schema->dim;
-    for (size_t i = 0; i < b->rows; i++)
-        digest_add(&l->digest,
-                   row_digest_vector(b->first_key + (int64_t)i, b->borrowed + i * dim, dim));
+    RETURN_NOT_OK(segment_writer_append_run(l->writer, b->borrowed, b->rows, b->first_key, ctx));
+    const struct hash128 *hashes = segment_writer_hashes(l->writer, b->rows);
+    for (size_t i = 0; i < b->rows; i++) {
+        int64_t key = b->first_key + (int64_t)i;
+        const float *vector = b->borrowed + i * l->schema->dim;
+        digest_add(&l->digest, hashes ? row_digest_hashed(key, &hashes[i])
+                                      : row_digest_vector(key, vector, l->schema->dim));
+    }
     l->vectors += b->rows;
-    return segment_writer_append_run(l->writer, b->borrowed, b->rows, b->first_key, ctx);
+    return ERR_OK;
 }
 
 static size_t side_bytes(const struct load *l)

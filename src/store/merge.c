@@ -144,11 +144,28 @@ static enum err put_vector_nulls(struct merge *m, struct err_ctx *ctx)
     return e;
 }
 
+static bool all_hashed(const struct merge *m)
+{
+    bool all = true;
+    for (size_t i = 0; i < m->n; i++)
+        all = all && m->in[i].segment->vector_hashes;
+    return all;
+}
+
+static enum err put_hashes(struct merge *m, const struct segment *s, uint32_t row, uint32_t n,
+                           const void *arg, struct err_ctx *ctx)
+{
+    (void)arg;
+    return segment_sections_put(m->file, s->vector_hashes + row, n * sizeof(struct hash128), ctx);
+}
+
 static enum err put_vector_sections(struct merge *m, struct err_ctx *ctx)
 {
     if (!m->schema->dim)
         return ERR_OK;
     RETURN_NOT_OK(put_section(m, SECTION_VECTORS, 0, put_vectors, NULL, ctx));
+    if (all_hashed(m))
+        RETURN_NOT_OK(put_section(m, SECTION_VECTOR_HASHES, 0, put_hashes, NULL, ctx));
     return put_vector_nulls(m, ctx);
 }
 

@@ -93,7 +93,7 @@ void row_from_batch(struct row_builder *rb, const struct batch *b, size_t i,
             break;
         }
     }
-    r->vector = NULL;
+    r->vector = r->hashed = NULL;
     if (!s->dim)
         return;
     enum cell_state state = column_state(&b->vector, i);
@@ -113,6 +113,8 @@ void row_from_segment(struct row_builder *rb, const struct segment *s, uint32_t 
     for (uint32_t f = 0; f < r->schema->nfeatures; f++)
         copy_cell(rb, f, s, row);
     r->vector = segment_vector(s, row);
+    r->hashed = s->vector_hashes ? r->vector : NULL;
+    r->hash = s->vector_hashes ? s->vector_hashes + row : NULL;
 }
 
 static void clear_cell(struct row_builder *rb, uint32_t i)
@@ -171,23 +173,43 @@ uint64_t row_key_hash(const struct row *r)
                                        : key_hash(r->key, r->key_len);
 }
 
+struct hash128 row_vector_hash(const struct row *r)
+{
+    if (!r->vector)
+        return (struct hash128){0};
+    if (r->hashed == r->vector)
+        return *r->hash;
+    return hash128(r->vector, r->schema->dim * sizeof *r->vector);
+}
+
+void row_hash_vector(struct row *r, struct hash128 *out)
+{
+    *out = row_vector_hash(r);
+    r->hashed = r->vector;
+    r->hash = out;
+}
+
 /* H(H(key, cells), H(vector bytes)): the vector, nearly all of the bytes, goes through the wide
- * hash, which is fast only without a seed. */
-static struct digest digest_from(uint64_t seed, const float *vector, uint32_t dim)
+ * hash, which is fast only without a seed. Its hash stands in segment files, so that the digest of
+ * a row that goes is had without reading its vector. */
+static struct digest digest_from(uint64_t seed, struct hash128 vector)
 {
     struct {
         uint64_t seed;
         struct hash128 vector;
-    } parts = {.seed = seed};
-    if (vector)
-        parts.vector = hash128(vector, dim * sizeof *vector);
+    } parts = {seed, vector};
     XXH128_hash_t h = XXH3_128bits(&parts, sizeof parts);
     return (struct digest){h.low64, h.high64};
 }
 
 struct digest row_digest_vector(int64_t key, const float *vector, uint32_t dim)
 {
-    return digest_from(key_hash(&key, sizeof key), vector, dim);
+    return digest_from(key_hash(&key, sizeof key), hash128(vector, dim * sizeof *vector));
+}
+
+struct digest row_digest_hashed(int64_t key, const struct hash128 *vector)
+{
+    return digest_from(key_hash(&key, sizeof key), *vector);
 }
 
 struct digest row_digest(const struct row *r)
@@ -202,7 +224,7 @@ struct digest row_digest(const struct row *r)
             f->width ? (struct cell){r->strip + f->strip_offset, f->width} : r->var[f->var_index];
         seed = XXH3_64bits_withSeed(c.data, c.len, seed + i + 1);
     }
-    return digest_from(seed, r->vector, s->dim);
+    return digest_from(seed, row_vector_hash(r));
 }
 
 void row_encode(const struct row *r, struct buf *out)
@@ -228,7 +250,7 @@ bool row_decode(struct row_builder *rb, struct cursor *c, float *vector)
         r->int_key = (int64_t)cursor_u64(c);
     else
         r->key = cursor_blob(c, &r->key_len);
-    r->vector = NULL;
+    r->vector = r->hashed = NULL;
     if (cursor_u8(c)) {
         const void *v = cursor_take(c, s->dim * sizeof(float));
         if (!v || !s->dim)

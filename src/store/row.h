@@ -19,7 +19,9 @@ struct row {
     int64_t int_key; /* int64 collections */
     const void *key; /* string collections */
     size_t key_len;
-    const float *vector;    /* NULL = none */
+    const float *vector; /* NULL = none */
+    const float *hashed; /* the vector whose hash is at `hash`, if it is `vector`: else unknown */
+    const struct hash128 *hash;
     const uint8_t *strip;   /* schema->strip_bytes */
     const struct cell *var; /* [schema->nvar]; a null cell has length 0 */
 };
@@ -59,8 +61,14 @@ uint64_t row_key_hash(const struct row *r);
  * depend on how the row is stored, nor on features added later that are null. Digests of versions
  * are sums of these. */
 struct digest row_digest(const struct row *r);
-/* The same for a row that has an int64 key and a vector only. */
+/* The same for a row that has an int64 key and a vector only, or the vector's hash. */
 struct digest row_digest_vector(int64_t key, const float *vector, uint32_t dim);
+struct digest row_digest_hashed(int64_t key, const struct hash128 *vector);
+
+/* Hash of the row's vector, all zero for none: from where it is stored, else reckoned. */
+struct hash128 row_vector_hash(const struct row *r);
+/* The same kept in *out, which must live as long as the row, for who hashes and stores it. */
+void row_hash_vector(struct row *r, struct hash128 *out);
 
 static inline void digest_add(struct digest *d, struct digest x)
 {

@@ -150,6 +150,8 @@ static size_t expected_length(const struct segment *s, uint32_t kind)
         return (rows + 1) * 4;
     case SECTION_RUNS:
         return s->nruns * sizeof(struct seq_run);
+    case SECTION_VECTOR_HASHES:
+        return rows * sizeof(struct hash128);
     default:
         return SIZE_MAX;
     }
@@ -195,6 +197,9 @@ static bool place_section(struct segment *s, uint32_t kind, uint32_t column, con
         break;
     case SECTION_RUNS:
         s->runs = (const struct seq_run *)at;
+        break;
+    case SECTION_VECTOR_HASHES:
+        s->vector_hashes = (const struct hash128 *)at;
         break;
     default:
         break; /* a compatible addition */

@@ -16,6 +16,7 @@
 
 #include <stdatomic.h>
 
+#include "base/hash.h"
 #include "io/io.h"
 #include "io/mapping.h"
 #include "store/schema.h"
@@ -41,7 +42,7 @@ struct segment {
     uint64_t bytes;        /* of the file */
     uint64_t base_version; /* see struct seq_run; both set before the segment is shared */
     uint64_t base_ordinal;
-    char *path;            /* NULL for a tail */
+    char *path; /* NULL for a tail */
 
     /* A mapped file: */
     const uint8_t *map;
@@ -63,10 +64,11 @@ struct segment {
     const uint32_t *key_prev;     /* older row with the same key + 1; NULL when keys are unique */
     const float *vectors;         /* rows x dim, row-major; NULL when the schema has none */
     const uint64_t *vector_nulls; /* bit set: the row has no vector; NULL = every row has one */
-    const uint8_t *strips;        /* rows x strip_bytes */
-    const uint32_t **var_offsets; /* [schema->nvar] each rows + 1 */
-    const uint8_t **var_bytes;    /* [schema->nvar] */
-    uint64_t *var_lengths;        /* [schema->nvar] */
+    const struct hash128 *vector_hashes; /* of rows' vectors; NULL: not in the file */
+    const uint8_t *strips;               /* rows x strip_bytes */
+    const uint32_t **var_offsets;        /* [schema->nvar] each rows + 1 */
+    const uint8_t **var_bytes;           /* [schema->nvar] */
+    uint64_t *var_lengths;               /* [schema->nvar] */
     const struct seq_run *runs;
     uint32_t nruns;
 

@@ -51,7 +51,8 @@ enum section_kind {
     SECTION_STRIPS,      /* rows x strip_bytes */
     SECTION_VAR_OFFSETS, /* column: (rows + 1) x u32 into SECTION_VAR_BYTES */
     SECTION_VAR_BYTES,
-    SECTION_RUNS, /* runs x struct seq_run */
+    SECTION_RUNS,          /* runs x struct seq_run */
+    SECTION_VECTOR_HASHES, /* rows x 128 bits, XXH3 of each vector, 0 for none; may be missing */
     SECTION_KIND_END
 };
 

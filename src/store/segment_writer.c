@@ -1,8 +1,8 @@
 /* The segment writer: see segment_format.h for the file.
  *
- * Vectors go straight into the stream's aligned buffers and to disk. Keys, strips, variable cells
- * and null bits wait in memory until finish. int64 keys that count up by one stay a run (three
- * numbers, no index); the first that does not turns them into an array.
+ * Vectors go straight into the stream's aligned buffers and to disk. Keys, strips, variable cells,
+ * null bits and the vectors' hashes wait in memory until finish. int64 keys that count up by one
+ * stay a run (three numbers, no index); the first that does not turns them into an array.
  *
  * The key index (key_index.h) is built when all keys are there. */
 #include "store/segment_writer.h"
@@ -10,6 +10,8 @@
 #include "store/key_index.h"
 #include "store/segment_format.h"
 #include "store/segment_sections.h"
+
+enum { HASHED_DIM_MIN = 64 }; /* shorter vectors are read as fast as their hashes */
 
 struct var_column {
     struct buf offsets; /* u32 x (rows + 1) */
@@ -28,7 +30,8 @@ struct segment_writer {
     struct key_index index;
     bool keys_indexed;
     bool any_null_vector;
-    struct buf vector_nulls; /* u64 words, filled lazily */
+    struct buf vector_nulls;  /* u64 words, filled lazily */
+    struct buf vector_hashes; /* struct hash128 */
     struct buf strips;
     uint8_t *null_strip;
     struct var_column *var;
@@ -86,6 +89,7 @@ void segment_writer_free(struct segment_writer *w)
     buf_deinit(&w->key_offsets);
     buf_deinit(&w->key_bytes);
     buf_deinit(&w->vector_nulls);
+    buf_deinit(&w->vector_hashes);
     buf_deinit(&w->strips);
     key_index_deinit(&w->index);
     free(w->null_strip);
@@ -107,7 +111,7 @@ uint64_t segment_writer_id(const struct segment_writer *w)
 size_t segment_writer_side_bytes(const struct segment_writer *w)
 {
     size_t n = w->int_keys.len + w->key_offsets.len + w->key_bytes.len + w->vector_nulls.len +
-               w->strips.len;
+               w->vector_hashes.len + w->strips.len;
     for (uint32_t i = 0; i < w->schema->nvar; i++)
         n += w->var[i].offsets.len + w->var[i].bytes.len;
     return n;
@@ -152,6 +156,18 @@ static void note_null_vector(struct segment_writer *w)
     w->any_null_vector = true;
 }
 
+static bool keeps_hashes(const struct segment_writer *w)
+{
+    return w->schema->dim >= HASHED_DIM_MIN;
+}
+
+const struct hash128 *segment_writer_hashes(const struct segment_writer *w, size_t n)
+{
+    if (!keeps_hashes(w) || w->vector_hashes.failed)
+        return NULL;
+    return (const struct hash128 *)(w->vector_hashes.data + w->vector_hashes.len) - n;
+}
+
 static enum err put_vector(struct segment_writer *w, const float *vector, struct err_ctx *ctx)
 {
     size_t n = w->schema->dim * sizeof(float);
@@ -170,7 +186,7 @@ static enum err put_vector(struct segment_writer *w, const float *vector, struct
 static enum err check_memory(const struct segment_writer *w, struct err_ctx *ctx)
 {
     bool failed = w->int_keys.failed || w->key_offsets.failed || w->key_bytes.failed ||
-                  w->vector_nulls.failed || w->strips.failed;
+                  w->vector_nulls.failed || w->vector_hashes.failed || w->strips.failed;
     for (uint32_t i = 0; i < w->schema->nvar; i++)
         failed = failed || w->var[i].offsets.failed || w->var[i].bytes.failed;
     return failed ? err_no_memory(ctx, segment_writer_side_bytes(w)) : ERR_OK;
@@ -188,6 +204,10 @@ enum err segment_writer_append(struct segment_writer *w, const struct row *r, st
     }
     if (s->dim)
         RETURN_NOT_OK(put_vector(w, r->vector, ctx));
+    if (keeps_hashes(w)) {
+        struct hash128 hash = row_vector_hash(r);
+        buf_put(&w->vector_hashes, &hash, sizeof hash);
+    }
     buf_put(&w->strips, r->strip, s->strip_bytes);
     for (uint32_t i = 0; i < s->nvar; i++) {
         buf_put(&w->var[i].bytes, r->var[i].data, r->var[i].len);
@@ -209,6 +229,14 @@ static void put_null_features(struct segment_writer *w, size_t n)
     }
 }
 
+static void put_hashes(struct segment_writer *w, const float *vectors, size_t n)
+{
+    size_t dim = w->schema->dim;
+    struct hash128 *out = buf_extend(&w->vector_hashes, n * sizeof *out);
+    for (size_t i = 0; out && i < n; i++)
+        out[i] = hash128(vectors + i * dim, dim * sizeof *vectors);
+}
+
 enum err segment_writer_append_run(struct segment_writer *w, const float *vectors, size_t n,
                                    int64_t first_key, struct err_ctx *ctx)
 {
@@ -226,6 +254,8 @@ enum err segment_writer_append_run(struct segment_writer *w, const float *vector
             put_int_key(w, first_key + (int64_t)i);
     }
     put_null_features(w, n);
+    if (keeps_hashes(w))
+        put_hashes(w, vectors, n);
     RETURN_NOT_OK(check_memory(w, ctx));
     return segment_sections_put(w->out, vectors, n * w->schema->dim * sizeof(float), ctx);
 }
@@ -325,6 +355,9 @@ enum err segment_writer_finish(struct segment_writer *w, const struct seq_run *r
     RETURN_NOT_OK(put_vector_nulls(w, ctx));
     RETURN_NOT_OK(put_key_sections(w, ctx));
     RETURN_NOT_OK(put_feature_sections(w, ctx));
+    if (keeps_hashes(w))
+        RETURN_NOT_OK(put_section(w, SECTION_VECTOR_HASHES, 0, w->vector_hashes.data,
+                                  w->vector_hashes.len, ctx));
     RETURN_NOT_OK(put_section(w, SECTION_RUNS, 0, runs, nruns * sizeof *runs, ctx));
     struct segment_totals totals = {
         .rows = w->rows,

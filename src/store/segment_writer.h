@@ -27,6 +27,9 @@ WARN_UNUSED enum err segment_writer_append(struct segment_writer *w, const struc
 /* n rows with int64 keys first_key .., vectors (n x dim) and null features. */
 WARN_UNUSED enum err segment_writer_append_run(struct segment_writer *w, const float *vectors,
                                                size_t n, int64_t first_key, struct err_ctx *ctx);
+/* Hashes of the vectors of the last n rows, until the next append; NULL when the file keeps none,
+ * the vectors being short. */
+const struct hash128 *segment_writer_hashes(const struct segment_writer *w, size_t n);
 uint32_t segment_writer_rows(const struct segment_writer *w);
 size_t segment_writer_side_bytes(const struct segment_writer *w);
 uint64_t segment_writer_id(const struct segment_writer *w);

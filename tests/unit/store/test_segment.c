@@ -218,6 +218,54 @@ static void counted_keys_need_no_index(void **state)
     fixture_free(f);
 }
 
+/* Rows 0 .. 99 alone, 100 .. 199 as a run; row 50 has no vector. */
+static void long_vectors_have_their_hashes_beside_them(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    fixture_new(f, IO_AUTO);
+    struct schema *s;
+    struct segment_writer *w;
+    struct segment *seg;
+    struct row_builder rb;
+    char path[2000];
+    static float vectors[200][64];
+    for (int i = 0; i < 200 * 64; i++)
+        vectors[i / 64][i % 64] = (float)(i % 977);
+    snprintf(path, sizeof path, "%s/x.seg", f->dir);
+    OK(schema_new(KEY_INT64, 64, DIST_L2, &s, &f->ctx));
+    OK(schema_seal(s, &f->ctx));
+    OK(segment_writer_new(f->io, path, id, 1, s, 0, &w, &f->ctx));
+    for (int i = 0; i < 100; i++) {
+        struct row row = {.schema = s, .int_key = i, .vector = i == 50 ? NULL : vectors[i]};
+        OK(segment_writer_append(w, &row, &f->ctx));
+    }
+    OK(segment_writer_append_run(w, vectors[100], 100, 100, &f->ctx));
+    struct seq_run run = {0};
+    OK(segment_writer_finish(w, &run, 1, &f->ctx));
+    segment_writer_free(w);
+    OK(segment_open(path, id, &seg, &f->ctx));
+    OK(row_builder_init(&rb, s, &f->ctx));
+    for (uint32_t i = 0; i < 200; i++) {
+        row_from_segment(&rb, seg, i);
+        assert_ptr_equal(rb.row.hashed, i == 50 ? NULL : seg->vectors + i * 64);
+        struct digest stored = row_digest(&rb.row);
+        rb.row.hashed = NULL;
+        struct digest reckoned = row_digest(&rb.row);
+        assert_memory_equal(&stored, &reckoned, sizeof stored);
+        if (i != 50) {
+            rb.row.vector = vectors[(i + 1) % 200]; /* another's: its hash is not the stored one */
+            rb.row.hashed = seg->vectors + i * 64;
+            struct digest other = row_digest(&rb.row);
+            assert_memory_not_equal(&stored, &other, sizeof stored);
+        }
+    }
+    row_builder_deinit(&rb);
+    segment_release(seg);
+    schema_release(s);
+    fixture_free(f);
+}
+
 int main(void)
 {
     static enum key_type strings = KEY_STRING, ints = KEY_INT64;
@@ -229,6 +277,7 @@ int main(void)
         cmocka_unit_test_prestate(every_flipped_byte_is_noticed, &strings),
         cmocka_unit_test_prestate(every_flipped_byte_is_noticed, &ints),
         cmocka_unit_test(counted_keys_need_no_index),
+        cmocka_unit_test(long_vectors_have_their_hashes_beside_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
