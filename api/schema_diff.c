@@ -100,6 +100,23 @@ static bool features_differ(const struct schema *a, const struct schema *b, stru
     return features_lack(a, b, out);
 }
 
+static const char *time_name(const struct schema *s, int32_t feature)
+{
+    return feature < 0 ? "" : s->features[feature].name;
+}
+
+static bool order_differs(const struct schema *a, const struct schema *b, struct buf *out)
+{
+    bool same = a->npartition == b->npartition;
+    for (uint32_t i = 0; same && i < a->npartition; i++)
+        same = strcmp(a->partition_by[i], b->partition_by[i]) == 0;
+    return says(out, !same, "partition_by differs from the body's") ||
+           words_differ(out, "event_time", time_name(a, a->event_time), time_name(b, b->event_time),
+                        drop) ||
+           words_differ(out, "created_time", time_name(a, a->created_time),
+                        time_name(b, b->created_time), drop);
+}
+
 static bool settings_differ(const struct schema *a, const struct schema *b, struct buf *out)
 {
     const struct index_settings *x = &a->index, *y = &b->index;
@@ -119,5 +136,5 @@ bool schema_put_difference(const struct schema *there, const struct schema *aske
     return words_differ(out, "key", there->key == KEY_INT64 ? "int64" : "string",
                         asked->key == KEY_INT64 ? "int64" : "string", drop) ||
            vectors_differ(there, asked, out) || features_differ(there, asked, out) ||
-           settings_differ(there, asked, out);
+           order_differs(there, asked, out) || settings_differ(there, asked, out);
 }

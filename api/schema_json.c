@@ -25,8 +25,9 @@ struct draft {
     struct index_settings index;
     struct retention retention;
     bool has_key, has_kind, has_nlist;
-    struct json_slice features, join_keys;
-    const char *field;            /* being read */
+    struct json_slice features, join_keys, partition_by;
+    char event_time[NAME_MAX_BYTES + 1], created_time[NAME_MAX_BYTES + 1]; /* empty = none */
+    const char *field;                                                     /* being read */
     const struct schema *patched; /* PATCH: what is altered; else NULL */
 };
 
@@ -243,27 +244,36 @@ static enum err read_join_keys(struct json_reader *r, struct draft *d, struct er
     return json_raw(r, &d->join_keys, ctx);
 }
 
-static enum err refuse_partitions(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+static enum err read_partition_by(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
-    bool null;
-    (void)d;
-    RETURN_NOT_OK(skip_null(r, &null, ctx));
-    if (null)
-        return ERR_OK;
-    return err_set(ctx, ERR_UNPROCESSABLE,
-                   "partition_by is not available in this build: leave it out");
+    return json_raw(r, &d->partition_by, ctx);
 }
 
-static enum err refuse_event_time(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+/* The name of a feature, or null for none. */
+static enum err read_feature_name(struct json_reader *r, char out[NAME_MAX_BYTES + 1],
+                                  struct err_ctx *ctx)
 {
+    struct json_slice name;
     bool null;
-    (void)d;
     RETURN_NOT_OK(skip_null(r, &null, ctx));
     if (null)
         return ERR_OK;
-    return err_set(ctx, ERR_UNPROCESSABLE,
-                   "event_time and created_time are not available in this build: leave them out; a "
-                   "timestamp feature may hold the time");
+    RETURN_NOT_OK(json_string(r, &name, ctx));
+    snprintf(out, NAME_MAX_BYTES + 1, "%.*s",
+             (int)(name.len > NAME_MAX_BYTES ? NAME_MAX_BYTES : name.len), name.data);
+    if (strlen(out) == name.len && name_valid(out))
+        return ERR_OK;
+    return err_set(ctx, ERR_UNPROCESSABLE, "'%s' is not a name of a feature", out);
+}
+
+static enum err read_event_time(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+{
+    return read_feature_name(r, d->event_time, ctx);
+}
+
+static enum err read_created_time(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+{
+    return read_feature_name(r, d->created_time, ctx);
 }
 
 static const struct field schema_fields[] = {
@@ -273,9 +283,9 @@ static const struct field schema_fields[] = {
     {"index", read_index},
     {"retention", read_retention},
     {"join_keys", read_join_keys},
-    {"partition_by", refuse_partitions},
-    {"event_time", refuse_event_time},
-    {"created_time", refuse_event_time},
+    {"partition_by", read_partition_by},
+    {"event_time", read_event_time},
+    {"created_time", read_created_time},
     {0},
 };
 
@@ -355,11 +365,19 @@ static enum err add_join_key(struct json_reader *r, struct schema *s, struct err
     return ERR_OK;
 }
 
-static enum err add_join_keys(struct json_reader *r, const struct draft *d, struct schema *s,
-                              struct err_ctx *ctx)
+static enum err add_partition(struct json_reader *r, struct schema *s, struct err_ctx *ctx)
+{
+    char name[NAME_MAX_BYTES + 1] = "";
+    RETURN_NOT_OK(read_feature_name(r, name, ctx));
+    return schema_add_partition(s, name, ctx);
+}
+
+/* A list, or null for an empty one. */
+static enum err add_each(struct json_reader *r, struct schema *s,
+                         enum err (*add)(struct json_reader *, struct schema *, struct err_ctx *),
+                         struct err_ctx *ctx)
 {
     bool more, null;
-    (void)d;
     RETURN_NOT_OK(skip_null(r, &null, ctx));
     if (null)
         return ERR_OK;
@@ -368,8 +386,22 @@ static enum err add_join_keys(struct json_reader *r, const struct draft *d, stru
         RETURN_NOT_OK(json_next_item(r, &more, ctx));
         if (!more)
             return ERR_OK;
-        RETURN_NOT_OK(add_join_key(r, s, ctx));
+        RETURN_NOT_OK(add(r, s, ctx));
     }
+}
+
+static enum err add_join_keys(struct json_reader *r, const struct draft *d, struct schema *s,
+                              struct err_ctx *ctx)
+{
+    (void)d;
+    return add_each(r, s, add_join_key, ctx);
+}
+
+static enum err add_partitions(struct json_reader *r, const struct draft *d, struct schema *s,
+                               struct err_ctx *ctx)
+{
+    (void)d;
+    return add_each(r, s, add_partition, ctx);
 }
 
 typedef enum err (*slice_reader)(struct json_reader *r, const struct draft *d, struct schema *s,
@@ -426,6 +458,11 @@ static enum err build(const char *body, const struct draft *d, struct schema **o
     enum err e = read_later(body, d, d->features, "features", s, add_features, ctx);
     if (e == ERR_OK)
         e = read_later(body, d, d->join_keys, "join_keys", s, add_join_keys, ctx);
+    if (e == ERR_OK)
+        e = read_later(body, d, d->partition_by, "partition_by", s, add_partitions, ctx);
+    if (e == ERR_OK)
+        e = schema_set_times(s, *d->event_time ? d->event_time : NULL,
+                             *d->created_time ? d->created_time : NULL, ctx);
     if (e == ERR_OK)
         e = schema_seal(s, ctx);
     if (e != ERR_OK) {
@@ -523,15 +560,26 @@ static void write_features(const struct schema *s, struct buf *out)
     buf_put_u8(out, '}');
 }
 
-static void write_join_keys(const struct schema *s, struct buf *out)
+static void write_names(const char *field, char (*names)[NAME_MAX_BYTES + 1], uint32_t n,
+                        struct buf *out)
 {
-    json_put_raw(out, ",\"join_keys\":[");
-    for (uint32_t i = 0; i < s->njoin; i++) {
-        if (i)
+    for (uint32_t i = 0; i < n; i++) {
+        if (i == 0)
+            buf_printf(out, ",\"%s\":[", field);
+        else
             buf_put_u8(out, ',');
-        json_put_text(out, s->join_keys[i]);
+        json_put_text(out, names[i]);
     }
-    buf_put_u8(out, ']');
+    if (n)
+        buf_put_u8(out, ']');
+}
+
+static void write_time(const char *field, const struct schema *s, int32_t feature, struct buf *out)
+{
+    if (feature < 0)
+        return;
+    buf_printf(out, ",\"%s\":", field);
+    json_put_text(out, s->features[feature].name);
 }
 
 void schema_write_json(const struct schema *s, struct buf *out)
@@ -541,8 +589,10 @@ void schema_write_json(const struct schema *s, struct buf *out)
         buf_printf(out, ",\"vector\":{\"dim\":%u,\"metric\":\"%s\"}", s->dim,
                    metric_name(s->metric));
     write_features(s, out);
-    if (s->njoin)
-        write_join_keys(s, out);
+    write_names("join_keys", s->join_keys, s->njoin, out);
+    write_names("partition_by", s->partition_by, s->npartition, out);
+    write_time("event_time", s, s->event_time, out);
+    write_time("created_time", s, s->created_time, out);
     buf_printf(out, ",\"index\":{\"kind\":\"%s\",\"m\":%u,\"ef_construction\":%u",
                index_kind_name(s->index.kind), s->index.m, s->index.ef_construction);
     if (s->index.nlist)

@@ -295,8 +295,23 @@ static enum err validate_str_keys(const struct batch *b, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+static enum err validate_event_time(const struct batch *b, struct err_ctx *ctx)
+{
+    const struct schema *s = b->schema;
+    for (size_t row = 0; s->event_time >= 0 && row < b->rows; row++) {
+        enum cell_state state = column_state(&b->features[s->event_time], row);
+        if (state != CELL_VALUE)
+            return err_set_at(
+                ctx, ERR_UNPROCESSABLE, body_row(b, row), s->features[s->event_time].name,
+                "'%s' is the event_time and must be given: the row %s",
+                s->features[s->event_time].name, state == CELL_NULL ? "has null" : "leaves it out");
+    }
+    return ERR_OK;
+}
+
 enum err batch_validate(const struct batch *b, struct err_ctx *ctx)
 {
+    RETURN_NOT_OK(validate_event_time(b, ctx));
     if (b->schema->key == KEY_STRING)
         RETURN_NOT_OK(validate_str_keys(b, ctx));
     return validate_vectors(b, ctx);

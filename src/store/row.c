@@ -85,6 +85,8 @@ void row_from_batch(struct row_builder *rb, const struct batch *b, size_t i,
             set_batch_cell(rb, f, &b->features[f], i);
             break;
         case CELL_ABSENT:
+            if ((int32_t)f == s->created_time)
+                break;
             *partial = true;
             if (old)
                 copy_cell(rb, f, old, old_row);
@@ -133,10 +135,16 @@ void row_builder_refill(struct row_builder *rb, const uint8_t *present, uint32_t
     for (uint32_t i = 0; i < rb->row.schema->nfeatures; i++) {
         if (i < known && (!present || present[i >> 3] >> (i & 7) & 1))
             continue;
-        clear_cell(rb, i);
-        if (old)
-            copy_cell(rb, i, old, old_row);
+        row_builder_copy_cell(rb, i, old, old_row);
     }
+}
+
+void row_builder_copy_cell(struct row_builder *rb, uint32_t feature, const struct segment *from,
+                           uint32_t row)
+{
+    clear_cell(rb, feature);
+    if (from)
+        copy_cell(rb, feature, from, row);
 }
 
 void batch_row_key(const struct batch *b, size_t i, struct row *out)

@@ -37,9 +37,9 @@ WARN_UNUSED enum err row_builder_init(struct row_builder *rb, const struct schem
                                       struct err_ctx *ctx);
 void row_builder_deinit(struct row_builder *rb);
 
-/* Row i of a batch; absent cells become those of `old_row` of `old`, or null when `old` is NULL.
- * True in *partial when a cell was absent. Features that the batch's schema does not know, an older
- * one than the builder's, are absent. */
+/* Row i of a batch; absent cells become those of `old_row` of `old`, or null when `old` is NULL. A
+ * created_time belongs to its row alone: absent is null. True in *partial when another was absent.
+ * Features that the batch's schema does not know, an older one than the builder's, are absent. */
 void row_from_batch(struct row_builder *rb, const struct batch *b, size_t i,
                     const struct segment *old, uint32_t old_row, bool *partial);
 
@@ -50,6 +50,10 @@ void row_from_segment(struct row_builder *rb, const struct segment *s, uint32_t 
  * (NULL = all are set), and those of features from `known` on, which `present` has no bits for. */
 void row_builder_refill(struct row_builder *rb, const uint8_t *present, uint32_t known,
                         const struct segment *old, uint32_t old_row);
+
+/* One cell becomes that of `row` of `from` (NULL: null). */
+void row_builder_copy_cell(struct row_builder *rb, uint32_t feature, const struct segment *from,
+                           uint32_t row);
 
 /* Only the key of a row. */
 void batch_row_key(const struct batch *b, size_t i, struct row *out);

@@ -159,6 +159,69 @@ enum err schema_add_feature(struct schema *s, const char *name, enum feature_typ
     return ERR_OK;
 }
 
+static bool tells_partitions(enum feature_type t)
+{
+    return t != FEATURE_FLOAT32 && t != FEATURE_FLOAT64 && t != FEATURE_FLOAT32_LIST &&
+           t != FEATURE_INT64_LIST && t != FEATURE_STRING_LIST;
+}
+
+enum err schema_add_partition(struct schema *s, const char *name, struct err_ctx *ctx)
+{
+    int at = schema_find(s, name, strlen(name));
+    if (at < 0)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "partition_by",
+                          "partition_by names '%.128s', which is no feature of the schema", name);
+    if (!tells_partitions(s->features[at].type))
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "partition_by",
+                          "partition_by names '%s', whose type is %s: partitions are told apart by "
+                          "bool, int32, int64, timestamp, string or bytes",
+                          name, feature_type_name(s->features[at].type));
+    for (uint32_t i = 0; i < s->npartition; i++) {
+        if (strcmp(s->partition_by[i], name) == 0)
+            return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "partition_by",
+                              "partition_by names '%s' twice", name);
+    }
+    size_t size = (s->npartition + 1) * sizeof *s->partition_by;
+    char(*grown)[NAME_MAX_BYTES + 1] = realloc(s->partition_by, size);
+    if (!grown)
+        return err_no_memory(ctx, size);
+    s->partition_by = grown;
+    snprintf(grown[s->npartition++], sizeof *grown, "%s", name);
+    return ERR_OK;
+}
+
+static enum err find_time(const struct schema *s, const char *field, const char *name, int32_t *out,
+                          struct err_ctx *ctx)
+{
+    *out = schema_find(s, name, strlen(name));
+    if (*out < 0)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, field,
+                          "%s names '%.128s', which is no feature of the schema", field, name);
+    if (s->features[*out].type != FEATURE_TIMESTAMP)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, field,
+                          "%s names '%s', whose type is %s: it must be a timestamp", field, name,
+                          feature_type_name(s->features[*out].type));
+    return ERR_OK;
+}
+
+enum err schema_set_times(struct schema *s, const char *event, const char *created,
+                          struct err_ctx *ctx)
+{
+    if (!event)
+        return created ? err_set_at(ctx, ERR_UNPROCESSABLE, -1, "created_time",
+                                    "created_time needs an event_time: it decides between rows of "
+                                    "the same event_time")
+                       : ERR_OK;
+    RETURN_NOT_OK(find_time(s, "event_time", event, &s->event_time, ctx));
+    if (!created)
+        return ERR_OK;
+    RETURN_NOT_OK(find_time(s, "created_time", created, &s->created_time, ctx));
+    if (s->created_time == s->event_time)
+        return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "created_time",
+                          "event_time and created_time both name '%s': take two features", event);
+    return ERR_OK;
+}
+
 static void lay_out_strip(struct schema *s)
 {
     if (s->nfeatures == 0)

@@ -93,6 +93,12 @@ WARN_UNUSED enum err schema_new(enum key_type key, uint32_t dim, enum metric met
 /* While building only. 422 for a bad or reserved (key, vector, distance) or repeated name. */
 WARN_UNUSED enum err schema_add_feature(struct schema *s, const char *name, enum feature_type type,
                                         struct err_ctx *ctx);
+/* While building, once the features are there. 422 when the feature is unknown, comes twice or its
+ * type can't tell partitions apart (floats and lists). */
+WARN_UNUSED enum err schema_add_partition(struct schema *s, const char *name, struct err_ctx *ctx);
+/* While building: the timestamp features that order a key's rows; `created` may be NULL. 422. */
+WARN_UNUSED enum err schema_set_times(struct schema *s, const char *event, const char *created,
+                                      struct err_ctx *ctx);
 /* Checks the settings and lays out the strip; the schema is immutable from here. */
 WARN_UNUSED enum err schema_seal(struct schema *s, struct err_ctx *ctx);
 
