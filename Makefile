@@ -61,7 +61,8 @@ soak: ## under ASan: SOAK_ROUNDS=200 kills, MODEL_STEPS=1000 of the model, then 
 		MODEL_STEPS=$(or $(MODEL_STEPS),1000) HTTP_TESTS="$(SOAK_TESTS)" \
 		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=14400 sh scripts/check.sh http
 
-check-fault: $(TESTS) ## power cuts for long: POWER_CUT_RUNS=40 workloads, POWER_CUT_SEED=1 the first
+check-fault: $(TESTS) ## every failing call; power cuts of POWER_CUT_RUNS=40 workloads from POWER_CUT_SEED=1 on
+	FAULT_STRIDE=1 $(BUILD)/tests/fault/test_io_faults
 	POWER_CUT_RUNS=$(or $(POWER_CUT_RUNS),40) $(BUILD)/tests/fault/test_power_cut
 
 unit: $(TESTS) $(FUZZ) ## build and run only the unit tests

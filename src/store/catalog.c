@@ -433,6 +433,26 @@ static enum err write_tombstone(struct catalog *cat, struct entry *e, struct err
     return rc;
 }
 
+/* A name that is gone, but maybe not durably, must not be written to any more: a start after a
+ * crash may remove what it finds there. So a failure puts it back durably, or `*back` is false. */
+static enum err move_away(struct catalog *cat, const char *path, const char *gone, bool *back,
+                          struct err_ctx *ctx)
+{
+    struct err_ctx why;
+    *back = true;
+    RETURN_NOT_OK(io_rename(cat->io, path, gone, ctx));
+    enum err e = io_sync_dir(cat->io, cat->dir, ctx);
+    if (e == ERR_OK)
+        return ERR_OK;
+    err_clear(&why);
+    *back = io_rename(cat->io, gone, path, &why) == ERR_OK &&
+            io_sync_dir(cat->io, cat->dir, &why) == ERR_OK;
+    if (!*back)
+        log_error("%s is taken out of service, a start will tell whether it is dropped: %s", path,
+                  why.detail);
+    return e;
+}
+
 static enum err drop_locked(struct catalog *cat, const char *name, struct err_ctx *ctx)
 {
     char path[PATH_CAP], gone[PATH_CAP];
@@ -449,19 +469,20 @@ static enum err drop_locked(struct catalog *cat, const char *name, struct err_ct
     struct collection *c = e->c ? collection_acquire(e->c) : NULL;
     if (c)
         collection_own_dir(c);
-    enum err rc = io_rename(cat->io, path, gone, ctx);
-    if (rc == ERR_OK)
-        rc = io_sync_dir(cat->io, cat->dir, ctx);
+    bool back;
+    enum err rc = move_away(cat, path, gone, &back, ctx);
+    bool out = rc == ERR_OK || !back;
     if (c) {
-        if (rc != ERR_OK)
+        if (!out)
             atomic_store(&c->dropped, false);
-        collection_disown_dir(c, rc == ERR_OK);
+        collection_disown_dir(c, out);
         collection_release(c);
     }
-    RETURN_NOT_OK(rc);
-    RETURN_NOT_OK(table_change(cat, NULL, e, ctx));
-    catalog_remove_tree(gone);
-    return ERR_OK;
+    if (out)
+        RETURN_NOT_OK(table_change(cat, NULL, e, ctx));
+    if (rc == ERR_OK)
+        catalog_remove_tree(gone);
+    return rc;
 }
 
 enum err catalog_drop(struct catalog *cat, const char *name, struct err_ctx *ctx)

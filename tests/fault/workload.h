@@ -25,7 +25,9 @@ struct cell {
 struct page {
     uint32_t step;
     bool exists;
+    bool dropped;      /* by this step, which hides it at once even when it is refused */
     uint64_t version;  /* goes on counting when the collection is dropped */
+    uint32_t slack;    /* the version may be this much higher: a refused step may have taken one */
     uint32_t features; /* how many the schema has */
     uint32_t rows;
     struct cell cells[KEYS];
@@ -54,14 +56,17 @@ void workload_free(struct workload *w);
 /* One step chosen by the seed. */
 void workload_step(struct workload *w, void (*begun)(void *, uint32_t),
                    void (*acked)(void *, uint32_t), void *arg);
-/* How many kinds of step there are, and one step of a given kind. */
-size_t workload_kinds(void);
-void workload_do(struct workload *w, size_t kind);
+/* One step of the kind of that name, on the first collection. */
+void workload_do(struct workload *w, const char *kind);
 
 /* Compares an opened store with the books, of which the steps up to `acked` are final and those up
  * to `begun` may be there. Fails the test with `where` in the sentence. */
 void workload_compare(struct workload *w, struct fixture *f, uint32_t acked, uint32_t begun,
                       const char *where);
+/* The workload's own store shows what was acknowledged and nothing of a refused step. */
+void workload_compare_final(struct workload *w, const char *where);
+/* After a start of the workload's own store: which of the refused steps came to be there. */
+void workload_settle(struct workload *w, const char *where);
 /* The store takes writes again; counts in no book. */
 void workload_write_again(struct fixture *f, const char *where);
 

@@ -1,5 +1,6 @@
 /* An io backend whose Nth call fails, once or from then on for good; the rest goes to the backend
- * inside. */
+ * inside. What counts as a call, and how it fails, can be chosen: any call with an error, syncs
+ * alone, or writes that write only half and say so. */
 #ifndef LOADSTONE_TESTS_STORE_SWEEP_H
 #define LOADSTONE_TESTS_STORE_SWEEP_H
 
@@ -16,14 +17,30 @@ static struct sweep {
     bool for_good;
     int error;
     bool armed;
+    enum sweep_kind { SWEEP_CALLS, SWEEP_SYNCS, SWEEP_SHORT_WRITES } kind;
 } sweep;
 
 static struct io_ops sweep_ops;
 
-static bool strikes(void)
+static bool due(void)
 {
     unsigned n = atomic_fetch_add(&sweep.calls, 1) + 1;
     return sweep.armed && sweep.at && (sweep.for_good ? n >= sweep.at : n == sweep.at);
+}
+
+static bool strikes(void)
+{
+    return sweep.kind == SWEEP_CALLS && due();
+}
+
+static bool strikes_sync(void)
+{
+    return sweep.kind <= SWEEP_SYNCS && due();
+}
+
+static bool strikes_write(size_t n)
+{
+    return sweep.kind == SWEEP_SHORT_WRITES && n > 1 && due();
 }
 
 /* A write that fails may have written some. */
@@ -43,6 +60,8 @@ static int sweep_open(struct io *io, const char *path, int flags)
 static ssize_t sweep_write(struct io *io, int fd, const void *p, size_t n, uint64_t offset)
 {
     (void)io;
+    if (strikes_write(n))
+        return sweep.inner->ops->write(sweep.inner, fd, p, n / 2, offset);
     return strikes() ? half_write(fd, p, n, offset)
                      : sweep.inner->ops->write(sweep.inner, fd, p, n, offset);
 }
@@ -50,6 +69,12 @@ static ssize_t sweep_write(struct io *io, int fd, const void *p, size_t n, uint6
 static ssize_t sweep_write_sync(struct io *io, int fd, const void *p, size_t n, uint64_t offset)
 {
     (void)io;
+    if (strikes_write(n))
+        return sweep.inner->ops->write(sweep.inner, fd, p, n / 2, offset);
+    if (sweep.kind == SWEEP_SYNCS && due()) {
+        ssize_t w = sweep.inner->ops->write(sweep.inner, fd, p, n, offset);
+        return w == (ssize_t)n ? -sweep.error : w;
+    }
     return strikes() ? half_write(fd, p, n, offset)
                      : sweep.inner->ops->write_sync(sweep.inner, fd, p, n, offset);
 }
@@ -63,7 +88,7 @@ static ssize_t sweep_read(struct io *io, int fd, void *p, size_t n, uint64_t off
 static int sweep_sync(struct io *io, int fd)
 {
     (void)io;
-    return strikes() ? -sweep.error : sweep.inner->ops->sync(sweep.inner, fd);
+    return strikes_sync() ? -sweep.error : sweep.inner->ops->sync(sweep.inner, fd);
 }
 
 static int sweep_allocate(struct io *io, int fd, uint64_t offset, uint64_t n)
@@ -105,7 +130,7 @@ static int sweep_mkdir(struct io *io, const char *path)
 static int sweep_sync_dir(struct io *io, const char *path)
 {
     (void)io;
-    return strikes() ? -sweep.error : sweep.inner->ops->sync_dir(sweep.inner, path);
+    return strikes_sync() ? -sweep.error : sweep.inner->ops->sync_dir(sweep.inner, path);
 }
 
 static int sweep_lane_acquire(struct io *io, struct io_lane **out)
@@ -117,10 +142,12 @@ static int sweep_lane_acquire(struct io *io, struct io_lane **out)
 static int sweep_lane_wait(struct io *io, struct io_lane *lane, unsigned *buffer, ssize_t *result)
 {
     (void)io;
-    bool strike = strikes();
+    bool strike = strikes(), cut = strikes_write(2 * IO_DIRECT_ALIGN);
     int rc = sweep.inner->ops->lane_wait(sweep.inner, lane, buffer, result);
     if (strike && rc >= 0)
         *result = -sweep.error;
+    if (cut && rc >= 0 && *result > IO_DIRECT_ALIGN) /* the rest is written once more */
+        *result = IO_DIRECT_ALIGN;
     return rc;
 }
 
