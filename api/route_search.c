@@ -200,7 +200,7 @@ static void note_plan(struct request *r, const struct snapshot *s, const struct 
     struct search_plan plan;
     if (!slow_log_wants(r))
         return;
-    search_plan_get(s, &a->params, &plan);
+    search_plan_get(s, a->nq, &a->params, &plan);
     slow_log_note(r, "queries", a->nq);
     slow_log_note(r, "k", a->params.k);
     slow_log_note(r, "ef", a->params.ef);

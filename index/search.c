@@ -22,7 +22,7 @@
 #include "base/epoch.h"
 #include "index/distance.h"
 
-enum { GROUP_BYTES = 8 << 20, GROUP_QUERIES_MAX = 64, EF_DEFAULT = 128 };
+enum { GROUP_BYTES = 8 << 20, GROUP_QUERIES_MAX = 64 };
 
 /* ---- scratch ---- */
 
@@ -33,9 +33,10 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,    &s->queries,   &s->rows,
-                         &s->pointers, &s->visited, &s->touched,  &s->distances, &s->nodes,
-                         &s->detour,   &s->list,    &s->measured, &s->lists,     &s->plan};
+    struct buf *all[] = {&s->collects,  &s->bounds,   &s->found,   &s->queries,
+                         &s->rows,      &s->pointers, &s->visited, &s->touched,
+                         &s->distances, &s->nodes,    &s->detour,  &s->list,
+                         &s->measured,  &s->lists,    &s->plan,    &s->matches};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
     free(s);
@@ -93,12 +94,6 @@ enum err search_check_query(const struct schema *s, const float *query, size_t i
     return ERR_OK;
 }
 
-static uint32_t effort(const struct search_params *p)
-{
-    uint32_t ef = p->ef ? p->ef : EF_DEFAULT;
-    return ef < p->k ? p->k : ef;
-}
-
 static size_t group_size(const struct search_params *p, uint32_t dim, size_t nq)
 {
     size_t each = p->k * sizeof(float) + (p->k + COLLECT_SPARE) * sizeof(struct candidate) +
@@ -148,29 +143,22 @@ static struct collect *start_group(const struct snapshot *s, const float *querie
 
 /* ---- views ---- */
 
-/* The structure to search a view with; NULL: a scan costs less or is the only way. */
-static const struct ann_file *ann_of_view(const struct view *v, const struct search_params *p)
-{
-    const struct ann_file *a = p->exact ? NULL : segment_ann(v->segment);
-    if (!a)
-        return NULL;
-    bool pays =
-        a->shape.kind == INDEX_IVF ? ivf_pays(v, a, p->nprobe) : graph_pays(v, a, effort(p));
-    return pays ? a : NULL;
-}
-
-static enum err walk_view(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+static enum err walk_view(const struct snapshot *s, struct view_plan *plan,
                           const struct search_params *p, struct collect *queries, size_t n,
                           struct search_scratch *scratch, struct err_ctx *ctx)
 {
+    uint32_t ef = search_effort(p);
     for (size_t i = 0; i < n; i++) {
         bool enough = true;
-        if (a->shape.kind == INDEX_IVF)
-            RETURN_NOT_OK(ivf_search(s, view, a, p->nprobe, &queries[i], scratch, ctx));
+        if (plan->a->shape.kind == INDEX_IVF)
+            RETURN_NOT_OK(ivf_search(s, plan, p->nprobe, &queries[i], scratch, ctx));
         else
-            RETURN_NOT_OK(graph_search(s, view, a, effort(p), &queries[i], scratch, &enough, ctx));
-        if (!enough)
-            RETURN_NOT_OK(exact_scan(s, view, &queries[i], 1, scratch, ctx));
+            RETURN_NOT_OK(graph_search(s, plan, ef, &queries[i], scratch, &enough, ctx));
+        if (enough)
+            continue;
+        if (n > 1)
+            plan_match_all(s, plan, scratch);
+        RETURN_NOT_OK(exact_scan(s, plan, &queries[i], 1, scratch, ctx));
     }
     return ERR_OK;
 }
@@ -178,21 +166,16 @@ static enum err walk_view(const struct snapshot *s, uint32_t view, const struct 
 /* Every view once. What it is searched with is decided once too: a structure that comes or goes
  * between the passes changes nothing. */
 static enum err search_views(const struct snapshot *s, const struct search_params *p,
-                             struct collect *queries, size_t n, struct search_scratch *scratch,
-                             struct err_ctx *ctx)
+                             struct view_plan *plan, struct collect *queries, size_t n,
+                             struct search_scratch *scratch, struct err_ctx *ctx)
 {
-    const struct ann_file **plan = scratch_room(&scratch->plan, s->nviews, sizeof(*plan));
-    if (!plan)
-        return err_no_memory(ctx, s->nviews * sizeof(*plan));
-    for (uint32_t i = 0; i < s->nviews; i++)
-        plan[i] = ann_of_view(&s->views[i], p);
     for (uint32_t i = 0; i < s->nviews; i++) {
-        if (plan[i] && s->views[i].live > 0)
-            RETURN_NOT_OK(walk_view(s, i, plan[i], p, queries, n, scratch, ctx));
+        if (plan[i].a && s->views[i].live > 0)
+            RETURN_NOT_OK(walk_view(s, &plan[i], p, queries, n, scratch, ctx));
     }
     for (uint32_t i = 0; i < s->nviews; i++) {
-        if (!plan[i] && s->views[i].live > 0)
-            RETURN_NOT_OK(exact_scan(s, i, queries, n, scratch, ctx));
+        if (!plan[i].a && s->views[i].live > 0)
+            RETURN_NOT_OK(exact_scan(s, &plan[i], queries, n, scratch, ctx));
     }
     return ERR_OK;
 }
@@ -224,11 +207,22 @@ static uint32_t within(const struct search_params *p, const struct hit *hits, ui
     return n;
 }
 
-static enum err search_group(const struct snapshot *s, const struct search_params *p,
-                             struct collect *queries, size_t n, struct search_scratch *scratch,
-                             struct hit *hits, uint32_t *nhits, struct err_ctx *ctx)
+static void choose_ways(const struct snapshot *s, const struct search_params *p, size_t nq,
+                        size_t group, struct view_plan *plan, struct search_scratch *scratch)
 {
-    RETURN_NOT_OK(search_views(s, p, queries, n, scratch, ctx));
+    plan_choose(s, p, nq, plan);
+    for (uint32_t i = 0; p->filter && i < s->nviews; i++) {
+        if (plan_match_pays(&plan[i], p, nq, group))
+            plan_match_all(s, &plan[i], scratch);
+    }
+}
+
+static enum err search_group(const struct snapshot *s, const struct search_params *p,
+                             struct view_plan *plan, struct collect *queries, size_t n,
+                             struct search_scratch *scratch, struct hit *hits, uint32_t *nhits,
+                             struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(search_views(s, p, plan, queries, n, scratch, ctx));
     for (size_t i = 0; i < n; i++) {
         struct hit *to = hits + i * p->k;
         nhits[i] = within(p, to, collect_finish(&queries[i], to));
@@ -242,6 +236,10 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
 {
     RETURN_NOT_OK(check_params(s, nq, p, scratch, ctx));
     scratch->cancel = p->cancel;
+    struct view_plan *plan = scratch_room(&scratch->plan, s->nviews + 1u, sizeof(*plan));
+    if (!plan)
+        return err_no_memory(ctx, s->nviews * sizeof(*plan));
+    plan_start(s, p, plan);
     size_t group = group_size(p, s->schema->dim, nq);
     for (size_t first = 0, n; first < nq; first += n) {
         n = nq - first < group ? nq - first : group;
@@ -251,55 +249,11 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
         for (size_t i = 0; p->exclude && i < n; i++)
             all[i].exclude = p->exclude[first + i];
         epoch_enter();
-        enum err e = search_group(s, p, all, n, scratch, hits + first * p->k, nhits + first, ctx);
+        choose_ways(s, p, nq, group, plan, scratch);
+        enum err e =
+            search_group(s, p, plan, all, n, scratch, hits + first * p->k, nhits + first, ctx);
         epoch_leave();
         RETURN_NOT_OK(e);
     }
     return ERR_OK;
-}
-
-/* ---- cost ---- */
-
-/* Measured: a scan streams its rows from memory once and computes for each query; a walk of effort
- * ef measures about (ef + 30) x (8 + m / 4) rows scattered over memory, a search by lists the
- * centroids and the rows of the lists. A radius changes nothing: it cuts what was found. */
-static double view_cost_us(const struct snapshot *s, const struct view *v, double nq,
-                           const struct search_params *p)
-{
-    const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
-    const double jump_us = 0.03, scattered_us = 0.00012;
-    double dim = s->schema->dim;
-    double scan = v->rows * (dim * (stream_us + compute_us * nq) + row_us * nq);
-    const struct ann_file *a = ann_of_view(v, p);
-    if (!a)
-        return scan;
-    if (a->shape.kind == INDEX_IVF)
-        return ivf_rows_read(v, a, p->nprobe) * (row_us + jump_us / 4 + dim * scattered_us) * nq;
-    double steps = (effort(p) + 30.0) * (8 + a->shape.m / 4.0);
-    return steps < v->rows / 2.0 ? steps * (jump_us + dim * scattered_us) * nq : scan;
-}
-
-double search_cost_us(const struct snapshot *s, size_t nq, const struct search_params *p)
-{
-    double cost = 2 * (double)nq;
-    epoch_enter();
-    for (uint32_t i = 0; i < s->nviews; i++)
-        cost += view_cost_us(s, &s->views[i], (double)nq, p);
-    epoch_leave();
-    return cost;
-}
-
-void search_plan_get(const struct snapshot *s, const struct search_params *p,
-                     struct search_plan *out)
-{
-    *out = (struct search_plan){0};
-    epoch_enter();
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct ann_file *a = ann_of_view(&s->views[i], p);
-        out->graphs += a && a->shape.kind != INDEX_IVF;
-        out->lists += a && a->shape.kind == INDEX_IVF;
-        out->scans += !a;
-        out->rows_scanned += a ? 0 : s->views[i].live;
-    }
-    epoch_leave();
 }

@@ -6,6 +6,7 @@
 #ifndef LOADSTONE_INDEX_SEARCH_H
 #define LOADSTONE_INDEX_SEARCH_H
 
+#include "store/filter.h"
 #include "store/snapshot.h"
 
 enum {
@@ -20,7 +21,9 @@ struct search_params {
     uint32_t ef;     /* graph effort; 0 = default (max(k, 128)); raised to k when below */
     uint32_t nprobe; /* inverted lists read; 0 = default (a 32nd); all of them: exact */
     bool exact;      /* scan everything */
-    bool bounded;    /* leave out hits beyond `radius` */
+    /* Only rows that match are hits: k of them where so many do, whatever the effort. NULL = all */
+    const struct filter *filter;
+    bool bounded; /* leave out hits beyond `radius` */
     /* In the collection's distance, inclusive. Compared as float32, which is how distances are
      * given out: what a hit says of itself and was asked for is in. */
     double radius;
@@ -58,7 +61,17 @@ struct search_plan {
     uint32_t graphs, lists, scans;
     uint64_t rows_scanned;
 };
-void search_plan_get(const struct snapshot *s, const struct search_params *p,
+void search_plan_get(const struct snapshot *s, size_t nq, const struct search_params *p,
                      struct search_plan *out);
+
+/* The same for one view. */
+enum search_way { SEARCH_SCAN, SEARCH_GRAPH, SEARCH_LISTS };
+struct search_step {
+    enum search_way way;
+    uint64_t rows; /* live */
+    double share;  /* of them, that match the filter: estimated from a sample; 1 without one */
+};
+void search_explain(const struct snapshot *s, size_t nq, const struct search_params *p,
+                    uint32_t view, struct search_step *out);
 
 #endif

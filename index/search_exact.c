@@ -1,6 +1,6 @@
-/* Exact search of a view: every live row that has a vector is shown to every query.
+/* Exact search of a view: every live row that has a vector and matches is shown to every query.
  *
- *   block of rows (fits the L2 cache) ─> list of live rows and their vectors, made once
+ *   block of rows (fits the L2 cache) ─> list of allowed rows and their vectors, made once
  *        └─ query 0: four rows at a time ─> collect
  *           query 1: ...
  *
@@ -22,8 +22,9 @@
 enum {
     BLOCK_BYTES = 256 * 1024,
     BLOCK_ROWS_MAX = 4096,
-    PREFETCH_ROWS = 8,   /* ahead, when they are scattered */
-    PREFETCH_BYTES = 512 /* of a row; the processor goes on from there by itself */
+    FILL_WORDS_MAX = 1 << 14, /* of 64 rows, looked at for a block */
+    PREFETCH_ROWS = 8,        /* ahead, when they are scattered */
+    PREFETCH_BYTES = 512      /* of a row; the processor goes on from there by itself */
 };
 
 struct block {
@@ -68,15 +69,16 @@ uint32_t view_vectors(const struct view *v)
     return n;
 }
 
-/* Appends the live rows of [64 w, 64 w + 64). */
-static void block_add_word(struct block *b, const struct view *v, uint32_t w, uint32_t dim)
+/* Appends the allowed rows of [64 w, 64 w + 64). */
+static void block_add_word(struct block *b, const struct allowed *a, uint32_t w, uint32_t dim)
 {
+    const struct segment *s = a->view->segment;
     uint32_t run_first = 0, run_rows = 0;
     const float *run = NULL;
-    for (uint64_t bits = view_live_word(v, w); bits; bits &= bits - 1) {
+    for (uint64_t bits = allowed_word(a, w); bits; bits &= bits - 1) {
         uint32_t row = w * 64 + (uint32_t)__builtin_ctzll(bits);
         if (row - run_first >= run_rows) {
-            run = segment_vector_run(v->segment, row, &run_rows);
+            run = segment_vector_run(s, row, &run_rows);
             run_first = row;
         }
         b->rows[b->n] = row;
@@ -175,22 +177,32 @@ void exact_show(const struct snapshot *s, uint32_t view, uint32_t *rows, const f
     show_block(&scan, &b, query);
 }
 
-enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *queries, size_t n,
-                    struct search_scratch *scratch, struct err_ctx *ctx)
+/* Fills the block from word *w on, and leaves *w behind its last one. */
+static void fill_block(struct block *b, const struct allowed *a, uint32_t *w, uint32_t words,
+                       uint32_t room, uint32_t dim)
 {
-    const struct view *v = &s->views[view];
-    const struct scan scan = scan_of(s, view);
-    uint32_t per_block = block_rows(scan.dim);
+    uint32_t end = words - *w < FILL_WORDS_MAX ? words : *w + FILL_WORDS_MAX;
+    b->n = 0;
+    while (*w < end && b->n + 64 <= room)
+        block_add_word(b, a, (*w)++, dim);
+}
+
+enum err exact_scan(const struct snapshot *s, const struct view_plan *plan, struct collect *queries,
+                    size_t n, struct search_scratch *scratch, struct err_ctx *ctx)
+{
+    const struct view *v = &s->views[plan->view];
+    struct scan scan = scan_of(s, plan->view);
+    uint32_t per_block = block_rows(scan.dim), words = v->rows / 64 + (v->rows % 64 != 0);
     struct block b = {.rows = scratch_room(&scratch->rows, per_block, sizeof(uint32_t)),
                       .vectors = scratch_room(&scratch->pointers, per_block, sizeof(float *))};
     if (!b.rows || !b.vectors)
         return err_no_memory(ctx, per_block * (sizeof(uint32_t) + sizeof(float *)));
-    for (uint64_t first = 0; first < v->rows; first += per_block) {
+    for (uint32_t w = 0; w < words;) {
+        uint32_t from = w;
         if (scratch->cancel && atomic_load_explicit(scratch->cancel, memory_order_relaxed))
             return err_set(ctx, ERR_UNAVAILABLE, "the search was cut off: the daemon stops");
-        b.n = 0;
-        for (uint32_t row = 0; row < per_block; row += 64)
-            block_add_word(&b, v, (uint32_t)((first + row) / 64), scan.dim);
+        fill_block(&b, &plan->allowed, &w, words, per_block, scan.dim);
+        scan.scattered = b.n < (w - from) * 32;
         for (size_t q = 0; b.n > 0 && q < n; q++)
             show_block(&scan, &b, &queries[q]);
     }

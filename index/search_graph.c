@@ -6,14 +6,15 @@
  *   bottom layer: expand the nearest node not expanded yet, until none is nearer than the worst
  *                 of the pool
  *
- *   node:    the rows that share a vector; alive as long as one of them is
+ *   node:    the rows that share a vector; alive as long as one of them is, and matches the filter
  *   pool:    the ef nearest live nodes so far, nearest first, in two flat arrays
  *   detour:  min-heap of dead nodes on the way: walked through, never returned. The pool holds only
- *            live nodes, so deletions lengthen the walk and never shorten the result
+ *            live nodes, so deletions and filters lengthen the walk and never shorten the result
  *
- * A walk that has measured half as many nodes as there are vectors gives up: from there a scan is
- * cheaper, and exact. So does one that runs out of nodes before its pool is full: it is caught in
- * a part of the graph that no link leaves.
+ * A walk that has measured half as many nodes as there are vectors, or with a filter what a scan of
+ * the matching rows costs, gives up: from there a scan is cheaper, and exact. So does one that runs
+ * out of nodes before its pool is full: it is caught in a part of the graph that no link leaves, or
+ * fewer rows match.
  * Rejected: one pool for live and dead nodes, cut to the live ones at the end: a query in the midst
  * of deleted rows fills it with them and returns far rows.
  *
@@ -44,6 +45,7 @@ struct heap_node {
 struct walk {
     const struct ann_file *a;
     const struct view *view;
+    struct allowed allowed;
     uint32_t view_index;
     const struct collect *query;
     const float *vectors;
@@ -177,7 +179,8 @@ static uint32_t detour_pop(struct walk *w)
 static inline bool row_returned(const struct walk *w, uint32_t row)
 {
     const struct row_ref *left_out = &w->query->exclude;
-    return view_live(w->view, row) && !(left_out->row == row && left_out->view == w->view_index);
+    return allowed_row(&w->allowed, row) &&
+           !(left_out->row == row && left_out->view == w->view_index);
 }
 
 static bool twin_returned(const struct walk *w, uint32_t node)
@@ -374,6 +377,8 @@ static bool pool_enough(const struct walk *w)
         return false;
     if (w->npool == w->ef)
         return true;
+    if (w->allowed.filter) /* how many match is not known */
+        return false;
     const struct row_ref *left_out = &w->query->exclude;
     uint32_t rows = left_out->view == w->view_index && view_live(w->view, left_out->row);
     for (uint32_t i = 0; i < w->npool; i++)
@@ -392,24 +397,25 @@ static void show_pool(const struct walk *w, struct collect *query)
     }
 }
 
-enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
-                      uint32_t ef, struct collect *query, struct search_scratch *scratch,
-                      bool *enough, struct err_ctx *ctx)
+enum err graph_search(const struct snapshot *s, const struct view_plan *plan, uint32_t ef,
+                      struct collect *query, struct search_scratch *scratch, bool *enough,
+                      struct err_ctx *ctx)
 {
-    const struct view *v = &s->views[view];
-    struct walk w = {.a = a,
+    const struct view *v = &s->views[plan->view];
+    struct walk w = {.a = plan->a,
                      .view = v,
-                     .view_index = view,
+                     .allowed = plan->allowed,
+                     .view_index = plan->view,
                      .query = query,
                      .vectors = v->segment->vectors,
                      .dim = s->schema->dim,
                      .metric = s->schema->metric,
-                     .links = 2 * a->shape.m,
+                     .links = 2 * plan->a->shape.m,
                      .ef = ef,
-                     .measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2,
+                     .measured_max = plan->measured_max,
                      .scratch = scratch};
     if (!walk_scratch(&w) || !walk_run(&w))
-        return err_no_memory(ctx, a->shape.nodes);
+        return err_no_memory(ctx, plan->a->shape.nodes);
     *enough = pool_enough(&w);
     if (*enough)
         show_pool(&w, query);

@@ -1,5 +1,6 @@
-/* What the parts of a search share: search.c (who searches what), search_exact.c (scans),
- * search_graph.c (walks), search_ivf.c (lists), search_collect.c (which rows are the nearest). */
+/* What the parts of a search share: search.c (who searches what), search_ways.c (by which way, at
+ * which cost), search_exact.c (scans), search_graph.c (walks), search_ivf.c (lists),
+ * search_collect.c (which rows are the nearest). */
 #ifndef LOADSTONE_INDEX_SEARCH_INTERNAL_H
 #define LOADSTONE_INDEX_SEARCH_INTERNAL_H
 
@@ -74,18 +75,66 @@ struct search_scratch {
     struct buf detour;         /* struct heap_node: min-heap of dead nodes on the way */
     struct buf list;           /* uint32_t: neighbours to measure */
     struct buf measured;       /* float: their distances */
-    struct buf plan;           /* const struct ann_file *: per view, NULL = scan */
+    struct buf plan;           /* struct view_plan: per view */
+    struct buf matches;        /* uint64_t: bits of view_plan.allowed, view after view */
     struct buf lists;          /* struct list_node: min-heap of inverted lists */
 };
 
 /* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */
 void *scratch_room(struct buf *b, size_t n, size_t size);
 
+/* ---- search_ways.c ---- */
+
+/* Which rows of a view may be hits: the live ones with a vector that match the filter. */
+struct allowed {
+    const struct view *view;
+    const struct filter *filter; /* NULL: all match */
+    const uint64_t *bits;        /* the answer for every row, worked out before; NULL: it was not */
+};
+
+/* For a row that has a vector. */
+static inline bool allowed_row(const struct allowed *a, uint32_t row)
+{
+    if (a->bits)
+        return row < a->view->rows && (a->bits[row / 64] >> row % 64 & 1);
+    return view_live(a->view, row) &&
+           (!a->filter || filter_match(a->filter, a->view->segment, row));
+}
+/* Bits of rows [64 w, 64 w + 64). */
+uint64_t allowed_word(const struct allowed *a, uint32_t w);
+
+/* How a view is searched. */
+struct view_plan {
+    uint32_t view;
+    const struct ann_file *a; /* NULL: scan */
+    struct allowed allowed;
+    double share;          /* of the live rows, that match; NAN: not estimated */
+    uint64_t measured_max; /* nodes that a walk measures before it gives up */
+};
+
+/* The structure to search a view with; NULL: a scan costs less or is the only way. */
+const struct ann_file *way_of_view(const struct view *v, const struct search_params *p);
+/* Effort of a walk. */
+uint32_t search_effort(const struct search_params *p);
+/* A plan without ways: for each view, which rows are allowed. */
+void plan_start(const struct snapshot *s, const struct search_params *p, struct view_plan *plan);
+/* Decides the ways, inside the epoch section in which they are gone. nq is of the whole request. */
+void plan_choose(const struct snapshot *s, const struct search_params *p, size_t nq,
+                 struct view_plan *plan);
+/* Works the filter out for a whole view, so that several queries share that. No memory: it is left
+ * to each of them. */
+void plan_match_all(const struct snapshot *s, struct view_plan *plan,
+                    struct search_scratch *scratch);
+/* Whether that pays for the way chosen. `group` queries share a scan. */
+bool plan_match_pays(const struct view_plan *plan, const struct search_params *p, size_t nq,
+                     size_t group);
+
 /* ---- search_exact.c ---- */
 
-/* Shows every live row of a view to n queries. */
-WARN_UNUSED enum err exact_scan(const struct snapshot *s, uint32_t view, struct collect *queries,
-                                size_t n, struct search_scratch *scratch, struct err_ctx *ctx);
+/* Shows every allowed row of a view to n queries. */
+WARN_UNUSED enum err exact_scan(const struct snapshot *s, const struct view_plan *plan,
+                                struct collect *queries, size_t n, struct search_scratch *scratch,
+                                struct err_ctx *ctx);
 
 /* Shows n live rows of a view, and their vectors from anywhere in memory, to one query. */
 void exact_show(const struct snapshot *s, uint32_t view, uint32_t *rows, const float **vectors,
@@ -109,7 +158,7 @@ static inline bool view_walkable(const struct view *v)
 bool graph_pays(const struct view *v, const struct ann_file *a, uint32_t ef);
 /* Shows the nearest rows that a walk of effort `ef` finds to the query; *enough is false, and
  * nothing shown, when the walk found too few or took too long: the view must then be scanned. */
-WARN_UNUSED enum err graph_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+WARN_UNUSED enum err graph_search(const struct snapshot *s, const struct view_plan *plan,
                                   uint32_t ef, struct collect *query,
                                   struct search_scratch *scratch, bool *enough,
                                   struct err_ctx *ctx);
@@ -120,9 +169,10 @@ WARN_UNUSED enum err graph_search(const struct snapshot *s, uint32_t view, const
 bool ivf_pays(const struct view *v, const struct ann_file *a, uint32_t nprobe);
 /* How many vectors that measures, about: centroids and rows. */
 double ivf_rows_read(const struct view *v, const struct ann_file *a, uint32_t nprobe);
-/* Shows the live rows of the nprobe nearest lists (0 = default) to the query, and of further ones
- * until it has seen k or all. */
-WARN_UNUSED enum err ivf_search(const struct snapshot *s, uint32_t view, const struct ann_file *a,
+/* Shows the allowed rows of the nprobe nearest lists (0 = default) that have some to the query, and
+ * of further ones until it has seen k or all; with a filter, IVF_FILTERED times k. */
+enum { IVF_FILTERED = 16 };
+WARN_UNUSED enum err ivf_search(const struct snapshot *s, const struct view_plan *plan,
                                 uint32_t nprobe, struct collect *query,
                                 struct search_scratch *scratch, struct err_ctx *ctx);
 

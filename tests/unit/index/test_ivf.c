@@ -125,9 +125,10 @@ static void search_lists(struct world *w, uint32_t nprobe, uint32_t k, struct ro
                             .bound = INFINITY,
                             .bounds = bounds,
                             .candidates = found};
-        assert_int_equal(
-            ivf_search(w->snapshot, 0, lists_of(w), nprobe, &c, search_scratch_local(), NULL),
-            ERR_OK);
+        const struct view_plan plan = {
+            .a = lists_of(w), .allowed.view = &w->snapshot->views[0], .share = 1};
+        assert_int_equal(ivf_search(w->snapshot, &plan, nprobe, &c, search_scratch_local(), NULL),
+                         ERR_OK);
         nhits[q] = collect_finish(&c, hits + q * k);
     }
 }
