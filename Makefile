@@ -61,8 +61,10 @@ soak: ## under ASan: SOAK_ROUNDS=200 kills, MODEL_STEPS=1000 of the model, then 
 		MODEL_STEPS=$(or $(MODEL_STEPS),1000) HTTP_TESTS="$(SOAK_TESTS)" \
 		ASAN_OPTIONS=quarantine_size_mb=16 TEST_TIMEOUT_S=14400 sh scripts/check.sh http
 
-check-fault: $(TESTS) ## every failing call; power cuts of POWER_CUT_RUNS=40 workloads from POWER_CUT_SEED=1 on
+check-fault: $(TESTS) ## each failing call, flipped bits, power cuts (POWER_CUT_RUNS=40 from POWER_CUT_SEED=1)
 	FAULT_STRIDE=1 $(BUILD)/tests/fault/test_io_faults
+	FAULT_STRIDE=1 $(BUILD)/tests/fault/test_memory_faults
+	DAMAGE_FLIPS=1000 $(BUILD)/tests/fault/test_damage
 	POWER_CUT_RUNS=$(or $(POWER_CUT_RUNS),40) $(BUILD)/tests/fault/test_power_cut
 
 unit: $(TESTS) $(FUZZ) ## build and run only the unit tests
@@ -138,7 +140,7 @@ $(BUILD)/tests/fault/%: tests/fault/%.c $(OBJ) $(FAULT_OBJ) $(BUILD)/deps-test.o
 	echo "test $<"
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) $(FAULT_OBJ) -o $@ $(LIBS) -lcmocka
 
-$(BUILD)/tests/store/test_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
+$(BUILD)/tests/store/test_memory $(BUILD)/tests/fault/test_memory_faults: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
 
 # A fuzz target: libFuzzer is its main in `make fuzz`, elsewhere the replay of its corpus.
 FUZZ_CC ?= clang

@@ -6,11 +6,8 @@
  * nothing is quarantined.
  *
  * FAULT_STRIDE: every how-manyth call fails (default 4; `make check-fault` lets each). */
-#include "workload.h"
+#include "dirs.h"
 #include "../unit/store/sweep.h"
-
-#include <ftw.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 
@@ -25,20 +22,6 @@ enum {
 };
 
 static uint64_t faults, acknowledged, refused;
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
-static void remove_dir(const char *path)
-{
-    if (access(path, F_OK) == 0)
-        assert_int_equal(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
-}
 
 /* What was refused in the life before may be there; what is refused in this one is not seen. */
 static void one_life(struct workload *w, const char *const *kinds, size_t n, const char *where)
@@ -102,12 +85,6 @@ static bool one_fault(struct fixture *f, const struct sweep_param *p, unsigned a
     return struck;
 }
 
-static unsigned stride(void)
-{
-    const char *text = getenv("FAULT_STRIDE");
-    return text ? (unsigned)strtoul(text, NULL, 10) : 4;
-}
-
 static void every_failing_call_loses_nothing(void **state)
 {
     const struct sweep_param *p = *state;
@@ -121,7 +98,7 @@ static void every_failing_call_loses_nothing(void **state)
     faults = acknowledged = refused = 0;
     log_set_level(LOG_ERROR + 1);
     for (unsigned at = 1; one_fault(f, p, at);)
-        at += p->kind == SWEEP_CALLS ? stride() : 1;
+        at += p->kind == SWEEP_CALLS ? (unsigned)setting("FAULT_STRIDE", 4) : 1;
     log_set_level(LOG_INFO);
     assert_true(faults > 10); /* the seam was really gone through */
     print_message("%llu faults, %llu steps acknowledged, %llu refused, 0 lost\n",

@@ -6,10 +6,7 @@
  *   POWER_CUT_RUNS   workloads (default 2)          POWER_CUT_SEED    seed of the first (default 1)
  *   POWER_CUT_STEPS  steps of each (default 40)     POWER_CUT_STATES  layouts a point (default 2)
  */
-#include "workload.h"
-
-#include <ftw.h>
-#include <sys/stat.h>
+#include "dirs.h"
 
 #include "base/log.h"
 #include "fault/disk.h"
@@ -18,26 +15,6 @@
 static struct {
     uint64_t cuts, recoveries_cut, points, steps, checked;
 } total;
-
-static uint64_t setting(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text ? strtoull(text, NULL, 10) : otherwise;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
-static void remove_dir(const char *path)
-{
-    if (access(path, F_OK) == 0)
-        assert_int_equal(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
-}
 
 /* ---- recording ---- */
 
@@ -54,17 +31,6 @@ static void note_acked(void *arg, uint32_t step)
 }
 
 /* A directory with a FORMAT file: making that one is no part of the trace. */
-static void base_dir(struct fixture *f, const char *name)
-{
-    const char *base = getenv("TEST_TMPDIR");
-    memset(f, 0, sizeof *f);
-    err_clear(&f->ctx);
-    mkdir("build", 0755);
-    mkdir(base ? base : "build/tmp", 0755);
-    snprintf(f->dir, sizeof f->dir, "%s/%s-%d", base ? base : "build/tmp", name, (int)getpid());
-    remove_dir(f->dir);
-}
-
 static struct disk *record_in(struct fixture *f, enum io_backend backend)
 {
     OK(io_new(IO_POSIX, &f->io, &f->ctx));

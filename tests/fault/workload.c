@@ -18,6 +18,12 @@ static int64_t below(struct workload *w, int64_t n)
     return (int64_t)(next(w) % (uint64_t)n);
 }
 
+static void pause_faults(const struct workload *w, bool on)
+{
+    if (w->pause)
+        w->pause(on);
+}
+
 /* ---- books ---- */
 
 static struct page *last_page(struct book *b)
@@ -137,6 +143,7 @@ static enum err add_rows(struct job *j, struct load *l, const struct span *s)
     struct batch *b = NULL;
     struct fixture *f = j->f;
     RETURN_NOT_OK(batch_new(load_schema(l), &b, &f->ctx));
+    pause_faults(j->w, true);
     for (int64_t key = s->from; key < s->to; key += s->stride) {
         int64_t x = s->x;
         if (s->partial) {
@@ -146,6 +153,7 @@ static enum err add_rows(struct job *j, struct load *l, const struct span *s)
             put_row(f, b, key, x);
         }
     }
+    pause_faults(j->w, false);
     enum err e = load_add(l, b, &f->ctx);
     batch_free(b);
     return e;
@@ -252,10 +260,12 @@ static enum err delete_keys(struct job *j)
     enum err e = batch_new(schema, &b, &f->ctx);
     schema_release(schema);
     RETURN_NOT_OK(e);
+    pause_faults(j->w, true);
     for (int64_t key = s.from; key < s.to; key += s.stride) {
         put_key(f, b, key);
         set_cell(j->p, key, ABSENT, ABSENT);
     }
+    pause_faults(j->w, false);
     e = collection_delete_keys(j->c, b, &o, &r, &f->ctx);
     batch_free(b);
     j->p->version++;
@@ -327,7 +337,9 @@ static void run_kind(struct workload *w, struct book *b, const struct kind *k)
         w->failed++;
         return;
     }
+    pause_faults(w, true);
     j.p = turn_page(w, b);
+    pause_faults(w, false);
     enum err e = k->run(&j);
     if (e != ERR_OK && !w->lenient)
         fail_msg("seed %llu, %s: %s", (unsigned long long)w->seed, w->doing, w->f->ctx.detail);

@@ -44,6 +44,8 @@ struct workload {
     uint64_t seed, random;
     uint32_t step; /* of the step at work; the first is 1 */
     bool lenient;  /* a step may fail */
+    /* NULL, or called around what the test does for itself: no faults there. */
+    void (*pause)(bool on);
     uint64_t acknowledged, failed;
     struct book books[BOOKS];
     struct fixture *f;

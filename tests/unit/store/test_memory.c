@@ -1,56 +1,12 @@
 /* Memory that runs out: the Nth allocation of the thread at work fails, for N = 1, 2, 3 ... until a
  * run needs fewer, once and for good. Every call then returns an error with a sentence, nothing
- * crashes, and with memory again all that was acknowledged is there.
- *
- * The linker leads our objects' malloc, calloc, realloc and aligned_alloc here (see the Makefile);
- * libraries keep theirs. */
+ * crashes, and with memory again all that was acknowledged is there. */
+#include "fault/scarce.h"
 #include "store_fixture.h"
 
 #include "base/log.h"
 
 enum { SMALL = 40, LARGE = 3000, GONE = 10, STRIDE_FROM = 60, STRIDE = 11 };
-
-static _Thread_local struct {
-    bool armed, for_good;
-    unsigned calls, at;
-} memory;
-
-static bool strikes(void)
-{
-    if (!memory.armed)
-        return false;
-    memory.calls++;
-    return memory.for_good ? memory.calls >= memory.at : memory.calls == memory.at;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_aligned_alloc(size_t align, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t align, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    return strikes() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return strikes() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return strikes() ? NULL : __real_realloc(p, n);
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t n)
-{
-    return strikes() ? NULL : __real_aligned_alloc(align, n);
-}
 
 /* ---- the work ---- */
 
