@@ -32,8 +32,11 @@ static enum err prepare(struct collection *c, struct schema *schema, uint64_t ta
 {
     memset(a, 0, sizeof *a);
     enum err e = ERR_OK;
-    if (!c->tail || c->tail->id != tail_id)
-        e = tail_new(tail_id, schema, &a->tail, ctx);
+    if (!c->tail || c->tail->id != tail_id) {
+        e = registry_reserve(c, 1, ctx);
+        if (e == ERR_OK)
+            e = tail_new(tail_id, schema, &a->tail, ctx);
+    }
     if (e == ERR_OK)
         e = row_builder_init(&a->row, schema, ctx);
     if (e == ERR_OK && !(a->next = snapshot_replace(c->head, NULL, NULL)))
@@ -45,17 +48,15 @@ static enum err prepare(struct collection *c, struct schema *schema, uint64_t ta
     schema_release(a->next->schema);
     a->next->schema = schema_acquire(schema);
     a->next->serial++;
+    a->next->altered = true;
     return ERR_OK;
 }
 
 /* With the commit lock; cannot fail. What was there before is left in `a`. */
 static void apply(struct collection *c, struct alteration *a)
 {
-    if (a->tail) {
-        struct segment *old = c->tail;
-        c->tail = a->tail;
-        a->tail = old;
-    }
+    if (a->tail)
+        collection_set_tail(c, a->tail);
     struct row_builder row = c->apply_row;
     c->apply_row = a->row;
     a->row = row;
@@ -69,7 +70,7 @@ static enum err queue_record(struct collection *c, const struct schema *schema, 
     struct buf record = {0};
     alter_record_encode(schema, tail_id, &record);
     enum err e = record.failed ? err_no_memory(ctx, record.len)
-                               : wal_append(c->wal, record.data, record.len, ticket, ctx);
+                               : collection_log(c, record.data, record.len, ticket, ctx);
     buf_deinit(&record);
     return e;
 }

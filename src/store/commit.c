@@ -418,12 +418,10 @@ static enum err commit_locked(struct collection *c, const struct commit_input *i
     if (e == ERR_OK)
         e = plan_commit(c, record.data, record.len, added, &plan, ctx);
     if (e == ERR_OK) {
-        e = wal_append(c->wal, record.data, record.len, ticket, ctx);
+        e = collection_log(c, record.data, record.len, ticket, ctx);
         if (e == ERR_OK) {
             plan_apply(c, &plan);
             *next = snapshot_acquire(plan.next);
-            c->last_ticket = *ticket;
-            c->last_commit_us = (int64_t)clock_mono_us();
         }
         plan_deinit(&plan);
     }

@@ -109,6 +109,26 @@ static bool set_from(uint32_t row, void *arg)
     return mask_set(arg, row, &was);
 }
 
+enum err mask_from(const struct roaring_bitmap_s *r, uint32_t from, uint32_t rows,
+                   struct mask **out, struct err_ctx *ctx)
+{
+    bool was, ok = true;
+    *out = NULL;
+    if ((!r || roaring_bitmap_is_empty(r)) && from >= rows)
+        return ERR_OK;
+    struct mask *m = mask_edit(NULL, rows);
+    if (m && r)
+        ok = roaring_iterate(r, set_from, m);
+    for (uint32_t row = from; m && ok && row < rows; row++)
+        ok = mask_set(m, row, &was);
+    if (!m || !ok) {
+        mask_release(m);
+        return err_no_memory(ctx, rows / 8);
+    }
+    *out = m;
+    return ERR_OK;
+}
+
 enum err mask_decode(const void *data, size_t n, uint32_t rows, struct mask **out,
                      struct err_ctx *ctx)
 {

@@ -41,6 +41,11 @@ struct mask *mask_edit(const struct mask *m, uint32_t rows);
 /* Sets a bit of a private mask; *was tells whether it was set. False: no memory. */
 WARN_UNUSED bool mask_set(struct mask *m, uint32_t row, bool *was);
 
+/* A mask of the bitmap's rows and those from `from` on (all below `rows`). NULL = none. */
+struct roaring_bitmap_s;
+WARN_UNUSED enum err mask_from(const struct roaring_bitmap_s *r, uint32_t from, uint32_t rows,
+                               struct mask **out, struct err_ctx *ctx);
+
 /* Roaring's portable format, as it stands in the log and in checkpoints. */
 WARN_UNUSED bool mask_encode(const struct mask *m, struct buf *out);
 WARN_UNUSED enum err mask_decode(const void *data, size_t n, uint32_t rows, struct mask **out,

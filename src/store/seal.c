@@ -1,10 +1,11 @@
 /* Sealing: the tail becomes a segment file, the log a checkpoint.
  *
- *   rotate      commit lock: a new log file and a new active tail; remember head as `rotated`
- *   write       no lock: each tail that is no longer active -> segments/<same id>.seg
+ *   rotate      commit lock: a new log file and a new active tail; note what stands in head
+ *   write       no lock: each tail that is no longer active -> segments/<same id>.seg, whether the
+ *               newest version still sees it or only older ones do
  *   swap        commit lock: head with the file in the tail's place; rows, numbers, dead rows as
  *               they were; published once what head holds is durable
- *   checkpoint  the manifest of `rotated`, every segment a file; then older logs and checkpoints go
+ *   checkpoint  checkpoint.c: history files, then the manifest; then older logs and checkpoints go
  *
  * A crash or an error between any two steps leaves the older checkpoint and all logs since, which
  * rebuild the tails in memory; the next sealing goes on where this one stopped. */
@@ -29,6 +30,8 @@ enum {
     IDLE_US = 1000 * 1000,
     IDLE_ROWS_MIN = 1000, /* worth a segment of its own, so that it can be indexed ... */
     IDLE_SHARE = 8, /* ... when it is this part of all rows: few segments, however many loads */
+    COMMITS_SOFT = 4096, /* since the checkpoint: what a start replays ... */
+    IDLE_COMMITS = 256,  /* ... and what is worth a checkpoint when nothing comes */
     ROOM_WAIT_MS = 30 * 1000,
 };
 
@@ -95,7 +98,7 @@ struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment
     for (uint32_t i = 0; i < copy->nviews; i++) {
         struct view *v = &copy->views[i];
         if (v->segment == old) {
-            ASSERT(v->rows == file->rows);
+            ASSERT(v->rows == file->rows); /* plan.c: a closed tail is seen whole */
             v->segment = file;
             copy->bytes += file->bytes - tail_bytes(old);
         }
@@ -108,21 +111,19 @@ struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment
     return copy;
 }
 
-/* Head with the file in it becomes visible once all that head holds is durable. */
-static enum err swap_in(struct collection *c, const struct segment *tail, struct segment *file,
-                        struct err_ctx *ctx)
+static bool sees(const struct snapshot *s, const void *segment)
 {
-    pthread_mutex_lock(&c->commit_lock);
-    struct snapshot *next = snapshot_replace(c->head, tail, file);
-    uint64_t ticket = c->last_ticket;
-    if (next) {
-        next->serial++;
-        snapshot_release(c->head);
-        c->head = snapshot_acquire(next);
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (s->views[i].segment == segment)
+            return true;
     }
-    pthread_mutex_unlock(&c->commit_lock);
-    if (!next)
-        return err_no_memory(ctx, sizeof *next);
+    return false;
+}
+
+/* Head with the file in it becomes visible once all that head holds is durable. */
+static enum err publish_swapped(struct collection *c, struct snapshot *next, uint64_t ticket,
+                                struct err_ctx *ctx)
+{
     enum err e = wal_wait(c->wal, ticket, ctx);
     pthread_mutex_lock(&c->commit_lock);
     if (e == ERR_OK)
@@ -130,36 +131,48 @@ static enum err swap_in(struct collection *c, const struct segment *tail, struct
     pthread_cond_broadcast(&c->sealed);
     pthread_mutex_unlock(&c->commit_lock);
     snapshot_release(next);
-    if (e == ERR_OK && c->hooks && c->hooks->segment_added)
-        c->hooks->segment_added(c->hooks->arg, c, file);
     return e;
 }
 
-/* With the commit lock: a tail in head, from view `*at` on, that takes no more rows; or NULL. */
-static struct segment *closed_tail(const struct collection *c, uint32_t *at)
+static enum err swap_in(struct collection *c, const struct segment *tail, struct segment *file,
+                        struct err_ctx *ctx)
 {
-    for (; *at < c->head->nviews; ++*at) {
-        struct segment *s = c->head->views[*at].segment;
-        if (s->tail && s != c->tail)
-            return s;
+    pthread_mutex_lock(&c->commit_lock);
+    bool seen = sees(c->head, tail);
+    struct snapshot *next = snapshot_replace(c->head, tail, file);
+    uint64_t ticket = c->last_ticket;
+    if (next) {
+        next->serial++;
+        snapshot_release(c->head);
+        c->head = snapshot_acquire(next);
+        registry_replace(c, file);
     }
-    return NULL;
+    pthread_mutex_unlock(&c->commit_lock);
+    if (!next)
+        return err_no_memory(ctx, sizeof *next);
+    RETURN_NOT_OK(publish_swapped(c, next, ticket, ctx));
+    history_forget(c, sees, tail);
+    if (!c->hooks)
+        return ERR_OK;
+    void (*tell)(void *, struct collection *, struct segment *) =
+        seen ? c->hooks->segment_added : c->hooks->segment_opened;
+    if (tell)
+        tell(c->hooks->arg, c, file);
+    return ERR_OK;
 }
 
-static bool has_closed_tail(const struct collection *c)
+static bool has_closed_tail(struct collection *c)
 {
-    uint32_t at = 0;
-    return closed_tail(c, &at) != NULL;
+    struct segment *tail = registry_closed_tail(c, c->tail);
+    segment_release(tail);
+    return tail != NULL;
 }
 
 /* Referenced. */
 static struct segment *take_closed_tail(struct collection *c)
 {
-    uint32_t at = 0;
     pthread_mutex_lock(&c->commit_lock);
-    struct segment *found = closed_tail(c, &at);
-    if (found)
-        segment_acquire(found);
+    struct segment *found = registry_closed_tail(c, c->tail);
     pthread_mutex_unlock(&c->commit_lock);
     return found;
 }
@@ -181,29 +194,48 @@ static enum err seal_closed_tails(struct collection *c, struct err_ctx *ctx)
 
 /* ---- rotating ---- */
 
+static size_t recent_commits(struct collection *c)
+{
+    pthread_mutex_lock(&c->history.lock);
+    size_t n = c->history.commits;
+    pthread_mutex_unlock(&c->history.lock);
+    return n;
+}
+
+static enum err new_tail(struct collection *c, struct segment **out, struct err_ctx *ctx)
+{
+    *out = NULL;
+    if (!tail_rows(c->tail))
+        return ERR_OK;
+    RETURN_NOT_OK(registry_reserve(c, 1, ctx));
+    return tail_new(atomic_fetch_add(&c->next_segment_id, 1), c->head->schema, out, ctx);
+}
+
+/* With the commit lock. A rotation that was not checkpointed is given up for this one: its items
+ * are still recent, its logs still there. */
 static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
 {
-    struct segment *tail = NULL;
+    struct segment *tail;
+    struct rotation *rotation;
     uint64_t number;
     RETURN_NOT_OK(collection_check_writable(c, ctx));
-    if (tail_rows(c->tail))
-        RETURN_NOT_OK(
-            tail_new(atomic_fetch_add(&c->next_segment_id, 1), c->head->schema, &tail, ctx));
+    RETURN_NOT_OK(new_tail(c, &tail, ctx));
     enum err e = wal_rotate(c->wal, &number, ctx);
+    if (e == ERR_OK) {
+        collection_publish(c, c->head);
+        e = rotation_new(c, number, &rotation, ctx);
+    }
     if (e != ERR_OK) {
         segment_release(tail);
         return e;
     }
     if (tail) {
-        segment_release(c->tail);
-        c->tail = tail;
+        collection_set_tail(c, tail);
+        segment_release(tail);
     }
-    collection_publish(c, c->head);
-    snapshot_release(c->rotated);
-    c->rotated = snapshot_acquire(c->head);
-    c->rotated_number = number;
-    c->rotated_next_id = atomic_load(&c->next_segment_id);
-    c->rotated_group = wal_next_group(c->wal);
+    rotation_free(c->rotated);
+    c->rotated = rotation;
+    c->checkpoint_due = false;
     return ERR_OK;
 }
 
@@ -211,101 +243,8 @@ static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
  * still to be written is not. */
 static bool worth_rotating(struct collection *c)
 {
-    return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT ||
-           (!c->rotated && has_closed_tail(c));
-}
-
-/* ---- checkpoint ---- */
-
-static void fill_segments(struct checkpoint *cp, const struct snapshot *s)
-{
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct segment *seg = s->views[i].segment;
-        struct segment_ref ref = {seg->id, seg->base_version, s->views[i].rows,
-                                  seg->base_ordinal};
-        buf_put(&cp->manifest.segments, &ref, sizeof ref);
-    }
-}
-
-static bool fill_dead(struct checkpoint *cp, const struct snapshot *s, struct buf *blobs)
-{
-    /* The blobs move while they grow: note lengths first, addresses after. */
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        if (!s->views[i].dead)
-            continue;
-        size_t before = blobs->len;
-        if (!mask_encode(s->views[i].dead, blobs))
-            return false;
-        struct dead_ref d = {.segment = s->views[i].segment->id, .mask_len = blobs->len - before};
-        buf_put(&cp->manifest.dead, &d, sizeof d);
-    }
-    const uint8_t *at = blobs->data;
-    struct dead_ref *d = (struct dead_ref *)cp->manifest.dead.data;
-    for (size_t i = 0; i < cp->manifest.dead.len / sizeof *d; i++) {
-        d[i].mask = at;
-        at += d[i].mask_len;
-    }
-    return !blobs->failed && !cp->manifest.dead.failed && !cp->manifest.segments.failed;
-}
-
-static enum err encode_checkpoint(struct collection *c, struct buf *out, struct err_ctx *ctx)
-{
-    const struct snapshot *s = c->rotated;
-    struct buf blobs = {0};
-    struct checkpoint cp = {
-        .schema = schema_acquire(s->schema),
-        .meta = {.version = s->version,
-                 .time_us = s->time_us,
-                 .live_rows = s->rows,
-                 .live_vectors = s->vectors,
-                 .digest = s->digest},
-        .next_segment_id = c->rotated_next_id,
-        .first_group = c->rotated_group,
-        .horizon = s->version,
-        .altered = s->altered,
-    };
-    fill_segments(&cp, s);
-    buf_put(&cp.registry, cp.manifest.segments.data, cp.manifest.segments.len);
-    bool ok = fill_dead(&cp, s, &blobs);
-    if (ok)
-        checkpoint_encode(&cp, c->id, out);
-    checkpoint_deinit(&cp);
-    buf_deinit(&blobs);
-    return ok && !out->failed ? ERR_OK : err_no_memory(ctx, out->len);
-}
-
-static void remove_superseded(struct collection *c, const char *log_dir)
-{
-    static const char *const suffixes[] = {"log", "ckpt"};
-    char path[PATH_CAP];
-    for (uint64_t n = c->rotated_number; n-- > 1;) {
-        bool any = false;
-        for (size_t i = 0; i < 2; i++) {
-            struct err_ctx why;
-            err_clear(&why);
-            wal_path(log_dir, n, suffixes[i], path, sizeof path);
-            any |= io_unlink(c->io, path, &why) == ERR_OK;
-        }
-        if (!any)
-            break;
-    }
-}
-
-static enum err write_checkpoint(struct collection *c, struct err_ctx *ctx)
-{
-    char dir[PATH_CAP - 64], path[PATH_CAP];
-    struct buf data = {0};
-    snprintf(dir, sizeof dir, "%s/log", c->dir);
-    wal_path(dir, c->rotated_number, "ckpt", path, sizeof path);
-    enum err e = encode_checkpoint(c, &data, ctx);
-    if (e == ERR_OK)
-        e = io_write_atomic(c->io, path, data.data, data.len, ctx);
-    buf_deinit(&data);
-    RETURN_NOT_OK(e);
-    remove_superseded(c, dir);
-    snapshot_release(c->rotated);
-    c->rotated = NULL;
-    return ERR_OK;
+    return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT || c->checkpoint_due ||
+           recent_commits(c) >= IDLE_COMMITS || (!c->rotated && has_closed_tail(c));
 }
 
 /* ---- the whole ---- */
@@ -318,7 +257,7 @@ static enum err seal_locked(struct collection *c, struct err_ctx *ctx)
     if (e == ERR_OK)
         e = seal_closed_tails(c, ctx);
     if (e == ERR_OK && c->rotated)
-        e = write_checkpoint(c, ctx);
+        e = checkpoint_write(c, ctx);
     return e;
 }
 
@@ -343,15 +282,25 @@ enum err collection_seal(struct collection *c, struct err_ctx *ctx)
     return e == ERR_OK ? ERR_OK : err_set(ctx, e, "%s", why.detail);
 }
 
+enum err collection_checkpoint(struct collection *c, struct err_ctx *ctx)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    c->checkpoint_due = true;
+    pthread_mutex_unlock(&c->commit_lock);
+    return collection_seal(c, ctx);
+}
+
 bool collection_wants_seal(struct collection *c)
 {
     pthread_mutex_lock(&c->commit_lock);
     uint32_t rows = tail_rows(c->tail);
+    size_t commits = recent_commits(c);
     bool idle = (int64_t)clock_mono_us() - c->last_commit_us > IDLE_US;
     bool worth_indexing = c->head->schema->dim && c->head->schema->index.kind != INDEX_FLAT &&
                           rows >= IDLE_ROWS_MIN && rows >= c->head->rows / IDLE_SHARE;
     bool wants = rows >= TAIL_ROWS_SOFT || tail_bytes(c->tail) >= TAIL_BYTES_SOFT ||
                  wal_bytes(c->wal) >= LOG_BYTES_SOFT || (idle && worth_indexing) ||
+                 commits >= (idle ? IDLE_COMMITS : COMMITS_SOFT) || c->checkpoint_due ||
                  has_closed_tail(c) || c->seal_error[0];
     pthread_mutex_unlock(&c->commit_lock);
     return wants && !collection_dropped(c) && !collection_read_only(c);
@@ -361,24 +310,20 @@ struct waiting {
     uint64_t rows, bytes;
 };
 
-static struct waiting in_tail(const struct collection *c)
+static struct waiting in_tail(struct collection *c)
 {
     return (struct waiting){tail_rows(c->tail), tail_bytes(c->tail)};
 }
 
-static struct waiting in_closed_tails(const struct collection *c)
+static struct waiting in_closed_tails(struct collection *c)
 {
-    struct waiting sum = {0};
-    const struct segment *s;
-    for (uint32_t at = 0; (s = closed_tail(c, &at)); at++) {
-        sum.rows += tail_rows(s);
-        sum.bytes += tail_bytes(s);
-    }
+    struct waiting sum;
+    registry_closed_tails_size(c, c->tail, &sum.rows, &sum.bytes);
     return sum;
 }
 
 static enum err wait_below(struct collection *c,
-                           struct waiting (*measure)(const struct collection *),
+                           struct waiting (*measure)(struct collection *),
                            struct err_ctx *ctx)
 {
     struct timespec until = clock_after_ms(ROOM_WAIT_MS);
