@@ -391,7 +391,7 @@ void plan_apply(struct collection *c, struct plan *p)
     struct cursor cur = cursor_over(r->inline_rows, r->inline_len);
     const struct inline_run *runs = (const struct inline_run *)r->runs.data;
     size_t nruns = r->runs.len / sizeof *runs, run = 0;
-    size_t before = tail_bytes(c->tail);
+    size_t before = r->ninline ? tail_bytes(c->tail) : 0;
     for (uint32_t i = 0; i < r->ninline; i++) {
         if (run + 1 < nruns && runs[run + 1].index == i)
             run++;
@@ -399,7 +399,8 @@ void plan_apply(struct collection *c, struct plan *p)
         tail_append(c->tail, &c->apply_row.row, r->meta.version,
                     runs[run].ordinal + (i - runs[run].index));
     }
-    p->next->bytes += tail_bytes(c->tail) - before;
+    if (r->ninline)
+        p->next->bytes += tail_bytes(c->tail) - before;
     for (size_t i = 0; i < p->nadded; i++)
         registry_add(c, p->added[i]);
     snapshot_release(c->head);
