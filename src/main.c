@@ -32,6 +32,7 @@
 #include "settings.h"
 #include "store/backup.h"
 #include "store/catalog.h"
+#include "store/upkeep.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -221,6 +222,8 @@ static enum err start(const struct settings *s, const char *program, struct daem
                                 .segment_build = indexer_segment_build,
                                 .segment_removed = indexer_segment_removed};
     RETURN_NOT_OK(catalog_open(s->data, d->io, &hooks, &d->catalog, ctx));
+    struct upkeep_options upkeep = {.compaction = s->compaction};
+    RETURN_NOT_OK(catalog_start_upkeep(d->catalog, &upkeep, ctx));
     return start_server(s, d, ctx);
 }
 
@@ -228,6 +231,8 @@ static void stop(struct daemon *d)
 {
     if (d->indexer)
         indexer_stop(d->indexer);
+    if (d->catalog)
+        catalog_stop_upkeep(d->catalog);
     server_stop(d->server);
     access_free(d->access);
     if (d->catalog)

@@ -37,6 +37,8 @@ static const struct config_row server_rows[] = {
     ROW(CONFIG_BYTES, "memory", memory_bytes, .min = 16 << 20, .max = UINT64_MAX,
         .unset = "half of the machine's or the control group's",
         .help = "memory that indexes and their builds may take"),
+    ROW(CONFIG_BOOL, "compaction", compaction, .standard = "true",
+        .help = "merge segment files in the background, so that they stay few"),
     ROW(CONFIG_CHOICE, "io", io, .standard = "auto", .choices = "auto uring posix",
         .help = "how files are written; auto probes io_uring"),
     ROW(CONFIG_CHOICE, "isa", isa, .standard = "auto", .choices = "auto avx512 avx2 scalar",

@@ -17,6 +17,7 @@ struct settings {
     bool allow_remote;
     uint64_t threads; /* 0: one a core */
     uint64_t build_threads;
+    bool compaction;
     uint64_t memory_bytes; /* 0: half of the machine's or the control group's */
     enum io_backend io;
     enum isa isa;

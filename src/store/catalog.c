@@ -218,6 +218,7 @@ static void catalog_free(struct catalog *cat)
     pthread_mutex_destroy(&cat->lock);
     pthread_mutex_destroy(&cat->tick_lock);
     pthread_cond_destroy(&cat->tick);
+    pthread_cond_destroy(&cat->upkeep_tick);
     free(cat->dir);
     free(cat);
 }
@@ -240,6 +241,7 @@ static struct catalog *catalog_alloc(const char *dir, struct io *io,
     pthread_mutex_init(&cat->lock, NULL);
     pthread_mutex_init(&cat->tick_lock, NULL);
     clock_cond_init(&cat->tick);
+    clock_cond_init(&cat->upkeep_tick);
     return cat;
 }
 
@@ -275,6 +277,7 @@ void catalog_close(struct catalog *cat)
 {
     if (!cat)
         return;
+    catalog_stop_upkeep(cat);
     pthread_mutex_lock(&cat->tick_lock);
     cat->stopping = true;
     pthread_cond_signal(&cat->tick);
@@ -427,8 +430,10 @@ static enum err write_tombstone(struct catalog *cat, struct entry *e, struct err
     snprintf(text, sizeof text, "%llu\n", version);
     tombstone_path(cat, e->name, path);
     enum err rc = io_write_atomic(cat->io, path, text, strlen(text), ctx);
-    if (rc == ERR_OK)
+    if (rc == ERR_OK) {
         atomic_store(&e->c->dropped, true);
+        atomic_store(&e->c->upkeep_cancel, true);
+    }
     pthread_mutex_unlock(&e->c->commit_lock);
     return rc;
 }
@@ -473,8 +478,10 @@ static enum err drop_locked(struct catalog *cat, const char *name, struct err_ct
     enum err rc = move_away(cat, path, gone, &back, ctx);
     bool out = rc == ERR_OK || !back;
     if (c) {
-        if (!out)
+        if (!out) {
             atomic_store(&c->dropped, false);
+            atomic_store(&c->upkeep_cancel, false);
+        }
         collection_disown_dir(c, out);
         collection_release(c);
     }

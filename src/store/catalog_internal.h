@@ -4,6 +4,7 @@
 #define LOADSTONE_STORE_CATALOG_INTERNAL_H
 
 #include "store/collection_internal.h"
+#include "store/upkeep.h"
 
 #define CATALOG_FORMAT "loadstone 1\n" /* the file FORMAT */
 
@@ -32,6 +33,10 @@ struct catalog {
     pthread_mutex_t tick_lock;
     pthread_cond_t tick;
     bool stopping; /* under tick_lock */
+    pthread_t upkeep_thread;
+    pthread_cond_t upkeep_tick;
+    bool upkeep_started, upkeep_stopping; /* under tick_lock */
+    struct upkeep_options upkeep_options;
     atomic_bool ready;
 };
 

@@ -4,6 +4,7 @@
  * Threads: collection_internal.h. Failure: a directory that could not be made whole is the caller's
  * to remove. */
 #include "store/collection_internal.h"
+#include "store/compact.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -65,6 +66,7 @@ void collection_release(struct collection *c)
     free(c->apply_vector);
     pthread_mutex_destroy(&c->commit_lock);
     pthread_mutex_destroy(&c->seal_lock);
+    pthread_mutex_destroy(&c->upkeep_lock);
     pthread_mutex_destroy(&c->alter_lock);
     pthread_mutex_destroy(&c->tag_lock);
     pthread_rwlock_destroy(&c->dir_lock);
@@ -219,6 +221,8 @@ struct collection *collection_alloc(struct io *io, const char *name, const char 
     c->next_segment_id = 1;
     pthread_mutex_init(&c->commit_lock, NULL);
     pthread_mutex_init(&c->seal_lock, NULL);
+    pthread_mutex_init(&c->upkeep_lock, NULL);
+    c->compact_bytes_max = COMPACT_BYTES_MAX;
     pthread_mutex_init(&c->alter_lock, NULL);
     pthread_mutex_init(&c->tag_lock, NULL);
     history_init(&c->history);

@@ -75,6 +75,11 @@ struct collection {
     enum err seal_err;     /* of the last sealing; both under the commit lock */
     char seal_error[1024]; /* its sentence; empty when it went well */
 
+    pthread_mutex_t upkeep_lock; /* one compaction, vacuum or purge; taken before all others */
+    atomic_bool upkeep_cancel;   /* being closed or dropped: end what is under way */
+    uint64_t compact_bytes_max;  /* under upkeep_lock, as are the moments of the next tries: */
+    int64_t compact_retry_us, retention_us;
+
     pthread_rwlock_t dir_lock;
     bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */
 

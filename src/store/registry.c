@@ -162,6 +162,17 @@ void registry_closed_tails_size(struct collection *c, const struct segment *acti
     pthread_mutex_unlock(&r->lock);
 }
 
+void registry_files(struct collection *c, struct buf *out)
+{
+    struct registry *r = &c->registry;
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->n; i++) {
+        if (!r->list[i].segment || !r->list[i].segment->tail)
+            buf_put_u64(out, r->list[i].ref.id);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
 void registry_list(struct collection *c, struct buf *out)
 {
     struct registry *r = &c->registry;

@@ -51,6 +51,9 @@ void registry_closed_tails_size(struct collection *c, const struct segment *acti
 /* Appends a struct segment_ref for each segment that has rows. Errors show in out->failed. */
 void registry_list(struct collection *c, struct buf *out);
 
+/* Appends the ids (u64, ascending) of those that are files. Errors show in out->failed. */
+void registry_files(struct collection *c, struct buf *out);
+
 /* The segment, referenced; opened when it is not yet, which reads a file. ERR_NOT_FOUND when the
  * registry does not know it, ERR_CORRUPT naming the file when it is not what it should be. */
 WARN_UNUSED enum err collection_segment(struct collection *c, uint64_t id, struct segment **out,
