@@ -28,6 +28,7 @@ static const struct config_row rows[] = {
     ROW(CONFIG_UINT, ef_max, "100000", 1, SEARCH_EF_MAX, "ef of a search"),
     ROW(CONFIG_UINT, nprobe_max, "65536", 1, SEARCH_NPROBE_MAX, "nprobe of a search"),
     ROW(CONFIG_UINT, queries_max, "10000", 1, SEARCH_QUERIES_MAX, "queries of one search request"),
+    ROW(CONFIG_BYTES, filter_bytes_max, "1M", 1, 64 * MIB, "bytes of a filter"),
     ROW(CONFIG_BYTES, buffer_bytes_max, "1G", 8 * MIB, 1024 * GIB,
         "bytes of request bodies held in memory, all connections together"),
     ROW(CONFIG_UINT, queue_max, "1024", 1, 1 << 20, "requests waiting for a worker"),
@@ -96,7 +97,8 @@ void limits_write(const struct limits *l, struct buf *out)
     }
     buf_printf(out,
                "\"key_bytes_max\":%d,\"name_bytes_max\":%d,\"dim_max\":%d,\"features_max\":%d,"
-               "\"m_max\":%d,\"ef_construction_max\":%d,\"nlist_max\":%d}\n",
+               "\"m_max\":%d,\"ef_construction_max\":%d,\"nlist_max\":%d,\"filter_depth_max\":%d,"
+               "\"filter_terms_max\":%d,\"like_bytes_max\":%d}\n",
                KEY_MAX_BYTES, NAME_MAX_BYTES, DIM_MAX, FEATURES_MAX, M_MAX, EF_CONSTRUCTION_MAX,
-               NLIST_MAX);
+               NLIST_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_LIKE_MAX);
 }

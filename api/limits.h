@@ -15,6 +15,7 @@ struct limits {
     uint64_t ef_max;
     uint64_t nprobe_max;
     uint64_t queries_max;
+    uint64_t filter_bytes_max;
     uint64_t buffer_bytes_max;
     uint64_t queue_max;
     uint64_t exports_max;

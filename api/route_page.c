@@ -1,4 +1,4 @@
-/* All rows, page by page in the order of their seq, and their number.
+/* All rows, or those that match a filter, page by page in the order of their seq, and their number.
  *
  *   GET rows -> page, "next":"7.123" -> GET rows?after=7.123 -> ... -> "next":null
  *
@@ -11,6 +11,7 @@
 #include "api/routes.h"
 
 #include "api/columns.h"
+#include "api/filter_param.h"
 #include "api/json_writer.h"
 #include "api/number.h"
 #include "api/slow_log.h"
@@ -23,6 +24,15 @@ struct page_ask {
     bool has_after;
     uint64_t limit;
     bool with_vectors;
+    struct filter *filter; /* NULL = every row */
+};
+
+/* Which rows of the last 64 asked about match. */
+struct matches {
+    const struct filter *filter;
+    uint32_t view, word;
+    bool known;
+    uint64_t bits;
 };
 
 /* ---- what is asked ---- */
@@ -64,14 +74,16 @@ static enum err read_ask(struct request *r, struct page_ask *a, struct err_ctx *
     return err_set_at(ctx, e, -1, "limit", "%s (rows_page_max)", ctx->detail);
 }
 
-/* Rows to write, dead ones to step over, and views to compare where they interleave. */
+/* Rows to write, dead ones to step over, and views to compare where they interleave; with a filter,
+ * every row to look at, since those that match may be the last ones. */
 static double cost_us(const struct request *r, const struct snapshot *s, const struct page_ask *a)
 {
     double rows = (double)(a->limit < s->rows ? a->limit : s->rows), dead = 0;
     for (uint32_t i = 0; i < s->nviews; i++)
         dead += s->views[i].live ? s->views[i].rows - s->views[i].live : 0;
     return columns_cost_us(s->schema, &r->columns, a->with_vectors, (size_t)rows) +
-           rows * s->nviews * 0.001 + dead * 0.001;
+           rows * s->nviews * 0.001 + dead * 0.001 + filter_cost_us(a->filter, s) +
+           (a->filter ? (double)s->rows * 0.005 : 0);
 }
 
 /* ---- the page ---- */
@@ -104,6 +116,30 @@ static enum err row_too_long(const struct request *r, struct seq seq, struct err
                    (unsigned long long)seq.version, (unsigned long long)seq.ordinal);
 }
 
+static bool matches(struct matches *m, const struct snapshot *s, struct row_ref ref)
+{
+    const struct view *v = &s->views[ref.view];
+    uint32_t w = ref.row / 64, left = v->rows - w * 64;
+    if (!m->filter)
+        return true;
+    if (!m->known || m->view != ref.view || m->word != w)
+        *m = (struct matches){
+            m->filter, ref.view, w, true,
+            filter_word(m->filter, v->segment, w, left < 64 ? (1ull << left) - 1 : UINT64_MAX)};
+    return m->bits >> ref.row % 64 & 1;
+}
+
+/* The next row that matches. False at the end. */
+static bool next_row(struct seq_walk *w, const struct snapshot *s, struct matches *m,
+                     struct row_ref *ref, struct seq *seq)
+{
+    while (seq_walk_next(w, ref, seq)) {
+        if (matches(m, s, *ref))
+            return true;
+    }
+    return false;
+}
+
 /* Writes rows until the page is full; *last is the seq of the last one, *more tells whether others
  * follow. */
 static enum err put_rows(struct request *r, const struct snapshot *s, struct seq_walk *w,
@@ -113,7 +149,8 @@ static enum err put_rows(struct request *r, const struct snapshot *s, struct seq
     struct row_ref ref;
     struct seq seq;
     uint64_t max = r->service->limits.result_bytes_max;
-    for (uint64_t n = 0; (*more = seq_walk_next(w, &ref, &seq)) && n < a->limit; n++) {
+    struct matches m = {.filter = a->filter};
+    for (uint64_t n = 0; (*more = next_row(w, s, &m, &ref, &seq)) && n < a->limit; n++) {
         size_t before = r->out.len;
         if (n)
             buf_put_u8(&r->out, ',');
@@ -155,9 +192,10 @@ static enum err page_in(struct request *r, const struct snapshot *s, struct err_
     RETURN_NOT_OK(read_ask(r, &a, ctx));
     buf_reset(&r->columns);
     RETURN_NOT_OK(columns_of_query(&r->target, s->schema, &r->columns, ctx));
-    if (request_defers(r, cost_us(r, s, &a)))
-        return ERR_OK;
-    return put_page(r, s, &a, ctx);
+    RETURN_NOT_OK(filter_read_param(r, s->schema, &a.filter, ctx));
+    enum err e = request_defers(r, cost_us(r, s, &a)) ? ERR_OK : put_page(r, s, &a, ctx);
+    filter_free(a.filter);
+    return e;
 }
 
 enum err rows_page(struct request *r, struct err_ctx *ctx)
@@ -171,27 +209,49 @@ enum err rows_page(struct request *r, struct err_ctx *ctx)
 
 /* ---- count ---- */
 
-static enum err read_count_body(struct request *r, struct err_ctx *ctx)
+static enum err read_count_fields(struct request *r, const struct schema *s, struct filter **out,
+                                  struct err_ctx *ctx)
 {
     struct json_slice name;
-    bool more;
-    if (r->body.len == 0)
-        return ERR_OK;
-    json_reinit(&r->json, r->body.data, r->body.len, 0);
+    bool more, seen = false;
     RETURN_NOT_OK(json_object(&r->json, ctx));
-    RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
-    if (more)
-        return request_unknown_field(name, "the body of a count", "none", ctx);
-    return json_end(&r->json, ctx);
+    for (;;) {
+        RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
+        if (!more)
+            return json_end(&r->json, ctx);
+        if (!json_slice_is(name, "filter"))
+            return request_unknown_field(name, "the body of a count", "filter", ctx);
+        if (seen)
+            return err_set(ctx, ERR_INVALID, "field 'filter' comes twice in the body of a count");
+        seen = true;
+        RETURN_NOT_OK(filter_read_json(r, s, out, ctx));
+    }
+}
+
+static enum err count_in(struct request *r, const struct snapshot *s, struct filter **filter,
+                         struct err_ctx *ctx)
+{
+    uint64_t rows = s->rows;
+    if (r->body.len > 0) {
+        json_reinit(&r->json, r->body.data, r->body.len, 0);
+        RETURN_NOT_OK(read_count_fields(r, s->schema, filter, ctx));
+    }
+    if (request_defers(r, filter_cost_us(*filter, s)))
+        return ERR_OK;
+    if (*filter)
+        RETURN_NOT_OK(filter_count(*filter, s, &r->service->closed, &rows, ctx));
+    buf_printf(&r->out, "{\"version\":%llu,\"count\":%llu}\n", (unsigned long long)s->version,
+               (unsigned long long)rows);
+    return ERR_OK;
 }
 
 enum err rows_count(struct request *r, struct err_ctx *ctx)
 {
     struct snapshot *s;
-    RETURN_NOT_OK(read_count_body(r, ctx));
+    struct filter *filter = NULL;
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
-    buf_printf(&r->out, "{\"version\":%llu,\"count\":%llu}\n", (unsigned long long)s->version,
-               (unsigned long long)s->rows);
+    enum err e = count_in(r, s, &filter, ctx);
+    filter_free(filter);
     request_close_snapshot(r, s);
-    return ERR_OK;
+    return e;
 }

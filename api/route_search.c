@@ -25,6 +25,8 @@ METRIC_HISTOGRAM(search_time, "loadstone_search_duration_seconds",
                  "Time of a search inside the daemon: from the request line to the answer made.")
 METRIC_COUNTER(search_queries, "loadstone_search_queries_total", "Queries of searches answered.")
 
+/* A walk on an HTTP thread that takes longer is made on a worker. */
+enum { WALK_US_MAX = 4000 };
 enum { BLOCK_HITS = 8192, HIT_JSON_BYTES_MIN = 22, HIT_OCTETS = 12 };
 
 typedef void (*write_hits)(struct request *r, const struct snapshot *s, const struct search_ask *a,
@@ -143,6 +145,7 @@ static enum err search_block(struct request *r, const struct snapshot *s,
         return err_no_memory(ctx, 0);
     p.k = k;
     p.cancel = &r->service->closed;
+    p.walk_us_max = r->on_worker ? 0 : WALK_US_MAX;
     if (p.exclude)
         p.exclude += from;
     RETURN_NOT_OK(search_run(s, queries, n, &p, scratch, hits, counts, ctx));
@@ -173,6 +176,46 @@ static enum err search_all(struct request *r, const struct snapshot *s, const st
     return ERR_OK;
 }
 
+/* ---- explaining ---- */
+
+static void put_step(struct request *r, const struct search_step *step)
+{
+    static const char *const ways[] = {"scan", "graph", "lists"};
+    json_put_raw(&r->out, "{\"rows\":");
+    json_put_uint(&r->out, step->rows);
+    buf_printf(&r->out, ",\"way\":\"%s\",\"selectivity\":", ways[step->way]);
+    json_put_float(&r->out, (float)step->share);
+    buf_put_u8(&r->out, '}');
+}
+
+/* ,"explain":{"filter":"..","segments":[{"rows":..,"way":"graph","selectivity":0.5}]} */
+static void put_explain(struct request *r, const struct snapshot *s, const struct search_ask *a)
+{
+    struct buf normal = {0};
+    bool first = true;
+    json_put_raw(&r->out, ",\"explain\":{\"filter\":");
+    if (a->filter) {
+        filter_normal(a->filter, &normal);
+        json_put_string(&r->out, (const char *)normal.data, normal.len);
+        r->out.failed |= normal.failed;
+        buf_deinit(&normal);
+    } else {
+        json_put_raw(&r->out, "null");
+    }
+    json_put_raw(&r->out, ",\"segments\":[");
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        struct search_step step;
+        if (!s->views[i].live)
+            continue;
+        search_explain(s, a->nq, &a->params, i, &step);
+        if (!first)
+            buf_put_u8(&r->out, ',');
+        put_step(r, &step);
+        first = false;
+    }
+    json_put_raw(&r->out, "]}");
+}
+
 static enum err answer_json(struct request *r, const struct snapshot *s, const struct search_ask *a,
                             struct err_ctx *ctx)
 {
@@ -180,7 +223,10 @@ static enum err answer_json(struct request *r, const struct snapshot *s, const s
     json_put_uint(&r->out, s->version);
     json_put_raw(&r->out, ",\"hits\":[");
     RETURN_NOT_OK(search_all(r, s, a, put_json_hits, ctx));
-    json_put_raw(&r->out, "],\"took_us\":");
+    buf_put_u8(&r->out, ']');
+    if (a->explain)
+        put_explain(r, s, a);
+    json_put_raw(&r->out, ",\"took_us\":");
     json_put_uint(&r->out, clock_mono_us() - r->started_us);
     json_put_raw(&r->out, "}\n");
     return request_check_out(r, ctx);
@@ -206,30 +252,50 @@ static void note_plan(struct request *r, const struct snapshot *s, const struct 
     slow_log_note(r, "ef", a->params.ef);
     slow_log_note(r, "nprobe", a->params.nprobe);
     slow_log_note(r, "exact", a->params.exact);
+    slow_log_note(r, "filtered", a->filter != NULL);
     slow_log_note(r, "graphs", plan.graphs);
     slow_log_note(r, "lists", plan.lists);
     slow_log_note(r, "scans", plan.scans);
     slow_log_note(r, "rows_scanned", plan.rows_scanned);
 }
 
+/* Whether to leave it to a worker: it looks long, or it got long. */
+static bool search_defers(struct request *r, const struct snapshot *s, const struct search_ask *a)
+{
+    double cost_us =
+        columns_cost_us(s->schema, &r->columns, a->with_vectors, a->nq * hits_max(s, a));
+    if (!r->on_worker && a->nq)
+        cost_us += search_cost_us(s, a->nq, &a->params);
+    return request_defers(r, cost_us);
+}
+
+static enum err search_read(struct request *r, const struct snapshot *s, const struct search_ask *a,
+                            struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(check_size(r, s, a, ctx));
+    if (search_defers(r, s, a))
+        return ERR_OK;
+    enum err e =
+        r->media_out == MEDIA_OCTETS ? answer_octets(r, s, a, ctx) : answer_json(r, s, a, ctx);
+    if (e == ERR_AGAIN && request_defers(r, INFINITY)) {
+        err_clear(ctx);
+        return ERR_OK;
+    }
+    note_plan(r, s, a);
+    RETURN_NOT_OK(e);
+    metric_observe_us(&search_time, 0, clock_mono_us() - r->started_us);
+    metric_add(&search_queries, 0, a->nq);
+    return ERR_OK;
+}
+
 static enum err search_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
 {
     struct search_ask a;
-    RETURN_NOT_OK(search_body_read(r, s, &a, ctx));
-    RETURN_NOT_OK(check_size(r, s, &a, ctx));
-    double cost_us =
-        columns_cost_us(s->schema, &r->columns, a.with_vectors, a.nq * hits_max(s, &a));
-    if (!r->on_worker && a.nq)
-        cost_us += search_cost_us(s, a.nq, &a.params);
-    if (request_defers(r, cost_us))
-        return ERR_OK;
-    enum err e =
-        r->media_out == MEDIA_OCTETS ? answer_octets(r, s, &a, ctx) : answer_json(r, s, &a, ctx);
-    note_plan(r, s, &a);
-    RETURN_NOT_OK(e);
-    metric_observe_us(&search_time, 0, clock_mono_us() - r->started_us);
-    metric_add(&search_queries, 0, a.nq);
-    return ERR_OK;
+    enum err e = search_body_read(r, s, &a, ctx);
+    if (e == ERR_OK)
+        e = search_read(r, s, &a, ctx);
+    filter_free(a.filter);
+    return e;
 }
 
 enum err search(struct request *r, struct err_ctx *ctx)

@@ -10,12 +10,14 @@
 #include <math.h>
 
 #include "api/columns.h"
+#include "api/filter_param.h"
 #include "api/number.h"
 #include "api/problem.h"
 #include "api/row_json.h"
 
 static const char known_fields[] =
-    "vector, vectors, key, keys, k, ef, nprobe, exact, radius, features, with_vectors";
+    "vector, vectors, key, keys, k, ef, nprobe, exact, radius, filter, features, with_vectors, "
+    "explain";
 
 enum field {
     F_VECTOR,
@@ -27,8 +29,10 @@ enum field {
     F_NPROBE,
     F_EXACT,
     F_RADIUS,
+    F_FILTER,
     F_FEATURES,
     F_WITH_VECTORS,
+    F_EXPLAIN,
     F_COUNT
 };
 
@@ -208,6 +212,10 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
         return read_setting(a, "nprobe", l->nprobe_max, &p->nprobe, ctx);
     case F_RADIUS:
         return read_radius(a, ctx);
+    case F_FILTER:
+        return filter_read_json(a->r, a->s->schema, &a->ask->filter, ctx);
+    case F_EXPLAIN:
+        return json_bool(&a->r->json, &a->ask->explain, ctx);
     case F_EXACT:
         return json_bool(&a->r->json, &p->exact, ctx);
     case F_FEATURES:
@@ -222,9 +230,9 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
 
 static enum field field_of(struct json_slice name)
 {
-    static const char *const names[F_COUNT] = {"vector", "vectors",  "key",         "keys",
-                                               "k",      "ef",       "nprobe",      "exact",
-                                               "radius", "features", "with_vectors"};
+    static const char *const names[F_COUNT] = {
+        "vector", "vectors", "key",      "keys",         "k",      "ef", "nprobe", "exact",
+        "radius", "filter",  "features", "with_vectors", "explain"};
     enum field f = 0;
     while (f < F_COUNT && !json_slice_is(name, names[f]))
         f++;
@@ -309,6 +317,8 @@ static enum err read_octets(struct reading *a, struct err_ctx *ctx)
     size_t row_bytes = schema->dim * sizeof(float);
     RETURN_NOT_OK(read_params(r, &a->ask->params, ctx));
     RETURN_NOT_OK(read_columns(a, ctx));
+    RETURN_NOT_OK(filter_read_param(r, schema, &a->ask->filter, ctx));
+    RETURN_NOT_OK(request_param_bool(r, "explain", &a->ask->explain, ctx));
     if (r->body.len % row_bytes)
         return err_set(ctx, ERR_UNPROCESSABLE,
                        "the body's length, %zu bytes, is no multiple of %zu (dim %u x 4)",
@@ -343,10 +353,10 @@ static enum err check(const struct reading *a, struct err_ctx *ctx)
         return err_set(ctx, ERR_NOT_ACCEPTABLE,
                        "an octet-stream result holds int64 keys, and the collection's keys are "
                        "strings: accept application/json");
-    if (ask->with_features || ask->with_vectors)
+    if (ask->with_features || ask->with_vectors || ask->explain)
         return err_set(ctx, ERR_INVALID,
-                       "an octet-stream result holds keys and distances only: leave features and "
-                       "with_vectors out, or accept application/json");
+                       "an octet-stream result holds keys and distances only: leave features, "
+                       "with_vectors and explain out, or accept application/json");
     return ERR_OK;
 }
 
@@ -362,6 +372,7 @@ enum err search_body_read(struct request *r, const struct snapshot *s, struct se
         return err_set(ctx, ERR_UNPROCESSABLE, "the collection has no vectors to search");
     RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(&a, ctx) : read_json(&a, ctx));
     RETURN_NOT_OK(check(&a, ctx));
+    out->params.filter = out->filter;
     out->params.exclude = r->refs.len ? (const struct row_ref *)r->refs.data : NULL;
     return ERR_OK;
 }

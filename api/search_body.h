@@ -9,6 +9,8 @@ struct search_ask {
     struct search_params params; /* exclude points into r->refs when rows leave themselves out */
     size_t nq;
     bool with_features, with_vectors; /* the features are in r->columns */
+    bool explain;
+    struct filter *filter; /* the caller frees it, after an error too */
 };
 
 /* The queries are in r->queries, nq x dim float32, checked. */

@@ -156,6 +156,8 @@ static enum err walk_view(const struct snapshot *s, struct view_plan *plan,
             RETURN_NOT_OK(graph_search(s, plan, ef, &queries[i], scratch, &enough, ctx));
         if (enough)
             continue;
+        if (plan->short_of_time)
+            return err_set(ctx, ERR_AGAIN, "the search takes longer than this thread may");
         if (n > 1)
             plan_match_all(s, plan, scratch);
         RETURN_NOT_OK(exact_scan(s, plan, &queries[i], 1, scratch, ctx));

@@ -30,6 +30,9 @@ struct search_params {
     /* Per query: a row left out of its own result (search by key), view = UINT32_MAX for none.
      * NULL = none for all. */
     const struct row_ref *exclude;
+    /* A thread that should not be held up: a walk that would take longer, its scan included, ends
+     * with ERR_AGAIN, and the search is to be made elsewhere. 0 = it may take what it takes */
+    double walk_us_max;
     const atomic_bool *cancel; /* once true, scans end with ERR_UNAVAILABLE; NULL = never */
 };
 

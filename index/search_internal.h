@@ -110,6 +110,7 @@ struct view_plan {
     struct allowed allowed;
     double share;          /* of the live rows, that match; NAN: not estimated */
     uint64_t measured_max; /* nodes that a walk measures before it gives up */
+    bool short_of_time;    /* measured_max comes from walk_us_max, or the scan would take longer */
 };
 
 /* The structure to search a view with; NULL: a scan costs less or is the only way. */

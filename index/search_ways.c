@@ -182,6 +182,15 @@ static void weigh(struct view_plan *plan, const struct search_params *p, uint32_
         plan->measured_max = budget;
 }
 
+static void hurry(struct view_plan *plan, const struct search_params *p, uint32_t dim)
+{
+    double nodes = p->walk_us_max / node_cost_us(plan, dim);
+    plan->short_of_time = nodes < (double)plan->measured_max ||
+                          (plan->share > 0 && scan_cost_us(plan, dim, 1) > p->walk_us_max);
+    if (nodes < (double)plan->measured_max)
+        plan->measured_max = (uint64_t)nodes;
+}
+
 void plan_choose(const struct snapshot *s, const struct search_params *p, size_t nq,
                  struct view_plan *plan)
 {
@@ -192,6 +201,8 @@ void plan_choose(const struct snapshot *s, const struct search_params *p, size_t
         plan[i].measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2;
         if (p->filter)
             weigh(&plan[i], p, s->schema->dim, (double)nq);
+        if (p->walk_us_max > 0)
+            hurry(&plan[i], p, s->schema->dim);
     }
 }
 

@@ -30,9 +30,9 @@
 #include "store/snapshot.h"
 
 enum {
-    FILTER_DEPTH_MAX = 64,     /* parentheses within parentheses */
-    FILTER_TERMS_MAX = 4096,   /* comparisons */
-    FILTER_PATTERN_MAX = 1024, /* bytes of a like pattern */
+    FILTER_DEPTH_MAX = 64,   /* parentheses within parentheses */
+    FILTER_TERMS_MAX = 4096, /* comparisons */
+    FILTER_LIKE_MAX = 1024,  /* bytes of a like pattern */
 };
 
 struct filter;

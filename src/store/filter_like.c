@@ -25,11 +25,12 @@ static bool at_escape(const uint8_t *s, const uint8_t *end, const uint8_t *escap
 
 static enum err check_pattern(struct parser *p, const struct operand *pattern)
 {
-    if (pattern->slice.len <= FILTER_PATTERN_MAX)
+    if (pattern->slice.len <= FILTER_LIKE_MAX)
         return ERR_OK;
     return err_set(p->ctx, ERR_INVALID,
-                   "filter: the like pattern at character %u has %u bytes; the most is %d",
-                   token_place(p, &pattern->token), pattern->slice.len, FILTER_PATTERN_MAX);
+                   "filter: the like pattern at character %u has %u bytes; the most is %d "
+                   "(like_bytes_max)",
+                   token_place(p, &pattern->token), pattern->slice.len, FILTER_LIKE_MAX);
 }
 
 /* Splits text[0, n) at its '%'s into `pieces`; the text of the pieces goes to filter->bytes. */
@@ -71,7 +72,7 @@ static enum err split(struct parser *p, const struct operand *pattern, const uin
 enum err like_compile(struct parser *p, const struct operand *pattern, struct filter_slice escape,
                       struct filter_node *node)
 {
-    uint8_t text[FILTER_PATTERN_MAX], escape_text[4];
+    uint8_t text[FILTER_LIKE_MAX], escape_text[4];
     struct buf *bytes = &p->f->bytes, pieces = {0};
     RETURN_NOT_OK(check_pattern(p, pattern));
     memcpy(text, bytes->data + pattern->slice.at, pattern->slice.len); /* bytes will move */

@@ -182,8 +182,8 @@ static enum err parse_enclosed(struct parser *p, uint32_t *out)
 {
     if (++p->depth > FILTER_DEPTH_MAX)
         return err_set(p->ctx, ERR_INVALID,
-                       "filter: parentheses nest deeper than %d at character %u", FILTER_DEPTH_MAX,
-                       token_place(p, &p->token));
+                       "filter: parentheses nest deeper than %d (filter_depth_max) at character %u",
+                       FILTER_DEPTH_MAX, token_place(p, &p->token));
     RETURN_NOT_OK(lex_next(p));
     RETURN_NOT_OK(parse_list(p, FILTER_OR, out));
     p->depth--;

@@ -274,9 +274,10 @@ static enum err term_new(struct parser *p, enum filter_op op, const struct opera
                          uint32_t *out, struct filter_node **node)
 {
     if (++p->terms > FILTER_TERMS_MAX)
-        return err_set(p->ctx, ERR_INVALID,
-                       "filter: more than %d comparisons: write many values as in (..)",
-                       FILTER_TERMS_MAX);
+        return err_set(
+            p->ctx, ERR_INVALID,
+            "filter: more than %d comparisons (filter_terms_max): write many values as in (..)",
+            FILTER_TERMS_MAX);
     RETURN_NOT_OK(node_new(p, op, out));
     *node = &p->f->nodes[*out];
     (*node)->text.at = (uint32_t)p->f->texts.len;

@@ -373,7 +373,7 @@ def test_k_out_of_range_is_refused(table, k):
         ({"vector": [1, 2, 3, 4], "features": "price"}, EITHER, "features"),
         ({"vector": [1, 2, 3, 4], "with_vectors": "yes"}, EITHER, "with_vectors"),
         ({"vector": [1, 2, 3, 4], "colour": 1}, 400, "colour"),
-        ({"vector": [1, 2, 3, 4], "filter": "price < 3"}, 400, "filter"),
+        ({"vector": [1, 2, 3, 4], "filters": "price < 3"}, 400, "filters"),
         ({"vector": [1, 2, 3, 4], "recall": 0.9}, 400, "recall"),
         ({"vector": [1, 2, 3, 4], "radius": "far"}, EITHER, "radius"),
         ({"vector": [1, 2, 3, 4], "nprobe": 4, "ef": 64}, 400, "nprobe"),

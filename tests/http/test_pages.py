@@ -159,7 +159,7 @@ def test_what_is_no_cursor(collection, after):
 
 def test_unknown_names_and_collections(collection):
     c = collection.create(key="int64", features=FEATURES)
-    problem(c.send_page(filter="n > 1"), 400, "filter", field="filter")
+    problem(c.send_page(filters="n > 1"), 400, "filters", field="filters")
     problem(c.send_page(features="n,zz"), 422, "zz")
     problem(c.send_page(with_vectors="yes"), 400, "with_vectors")
     problem(c.client.get("/v1/collections/nothing_here/rows"), 404)
@@ -221,7 +221,7 @@ def test_count(collection):
     path = f"{c.path}/count"
     wanted = {"version": 2, "count": 9}
     assert c.count() == expect(c.client.post(path, {})) == wanted
-    problem(c.client.post(path, {"filter": "n > 1"}), 400, "filter", field="filter")
+    problem(c.client.post(path, {"filters": "n > 1"}), 400, "filters", field="filters")
     for bad in b"[]", b"{", b"{} x", b"nothing":
         answer = c.client.post(path, bad, headers={"Content-Type": "application/json"})
         assert answer.status in (400, 422), answer

@@ -219,7 +219,7 @@ static void lists_find_what_matches(void **state)
     (void)state;
     for (int m = 0; m < 3; m++) {
         world_open(&w, "ivf", (enum metric)m);
-        try_all(&w, (struct search_params){.k = K, .nprobe = 16}, 0.8);
+        try_all(&w, (struct search_params){.k = K, .nprobe = 16}, 0.85);
         world_close(&w);
     }
 }
