@@ -1,7 +1,7 @@
 /* What the files of the collection share: collection.c (life), open.c (start), replay.c (the log
- * again), commit.c (resolving), plan.c (versions), alter.c (schemas), load.c (gathering), seal.c
- * (tail to file), checkpoint.c (manifests), history*.c and version*.c (older versions), tags.c,
- * registry.c (segments). Nobody else includes this.
+ * again), commit.c (committing), resolve.c (keys), plan.c (versions), alter.c (schemas), load.c
+ * (gathering), seal.c (tail to file), checkpoint.c (manifests), history*.c and version*.c (older
+ * versions), tags.c, registry.c (segments). Nobody else includes this.
  *
  *   dir lock:     shared while files are made, renamed or removed by name; a drop takes it alone
  *                 and detaches the collection from its directory, whose name is free from then on
@@ -72,8 +72,8 @@ struct collection {
     pthread_mutex_t seal_lock;
     struct rotation *rotated; /* NULL = checkpointed; changed under both locks */
     bool checkpoint_due;      /* one is asked for, whatever has come; under the commit lock */
-    enum err seal_err;     /* of the last sealing; both under the commit lock */
-    char seal_error[1024]; /* its sentence; empty when it went well */
+    enum err seal_err;        /* of the last sealing; both under the commit lock */
+    char seal_error[1024];    /* its sentence; empty when it went well */
 
     pthread_mutex_t upkeep_lock; /* one compaction, vacuum or purge; taken before all others */
     atomic_bool upkeep_cancel;   /* being closed or dropped: end what is under way */
@@ -187,42 +187,28 @@ WARN_UNUSED enum err replay_alter(struct collection *c, const void *record, size
 
 /* ---- commit.c ---- */
 
-/* A staged file of a load, and the rows of it whose absent cells were filled from older rows. */
-struct partial {
-    uint32_t row;     /* in the staged segment */
-    uint32_t src_row; /* row it was completed from */
-    uint64_t src_id;  /* segment of it; 0 = the key was not there */
-};
-struct staged {
-    uint64_t id;
-    char *path;             /* in staging/, then in segments/ */
-    uint64_t first_ordinal; /* body row of row 0 */
-    uint32_t rows;
-    struct buf partials;     /* struct partial */
-    struct buf present;      /* per partial: bits of the cells that the body gave */
-    struct buf losers;       /* u32 rows whose key comes again later ("duplicates":"last") */
-    struct segment *segment; /* open once finished */
-};
-static inline size_t present_bytes(const struct schema *s)
-{
-    return (s->nfeatures + 1 + 7) / 8; /* the last bit is the vector */
-}
-
-/* What load_commit and collection_delete_keys hand over. */
-struct commit_input {
-    struct load_options opts;
-    struct schema *schema;
-    const struct batch *rows; /* small: the rows themselves; NULL for none */
-    const uint32_t *skip;     /* bit per row of `rows`: loses to a later one; may be NULL */
-    struct staged *staged;
-    size_t nstaged;
-    uint64_t rows_received;
-    struct digest staged_digest; /* of all staged rows, losers left out */
-    uint64_t staged_vectors;
-    const struct batch *delete_keys;
-};
-WARN_UNUSED enum err collection_commit(struct collection *c, const struct commit_input *in,
-                                       struct commit_result *out, struct err_ctx *ctx);
+struct load_input;
+WARN_UNUSED enum err collection_commit(struct load_input *in, struct commit_result *out,
+                                       struct err_ctx *ctx);
+/* With the commit lock, once a record is made: plans it, queues it and makes it the head. *next is
+ * referenced: hand it to commit_publish with the ticket. */
+WARN_UNUSED enum err commit_queue(struct collection *c, const struct buf *record,
+                                  struct segment **added, struct snapshot **next, uint64_t *ticket,
+                                  struct err_ctx *ctx);
+/* Without it: waits for the record to be durable, then readers see `next`, which is released. */
+WARN_UNUSED enum err commit_publish(struct collection *c, struct snapshot *next, uint64_t ticket,
+                                    struct err_ctx *ctx);
+/* With the commit lock: writable, expected_version, room in the tail (waits for it). */
+WARN_UNUSED enum err commit_preconditions(struct collection *c, const struct load_options *o,
+                                          struct err_ctx *ctx);
+/* The next version's number and time. */
+void commit_stamp(const struct collection *c, struct commit_meta *m, enum load_mode mode,
+                  uint64_t rows);
+/* Message, metadata and receipt; borrowed from the options. */
+void commit_describe(struct commit_meta *m, const struct load_options *o);
+void commit_answer(const struct commit_meta *m, uint64_t since_us, struct commit_result *out);
+WARN_UNUSED enum err commit_check_expected(struct collection *c, const struct load_options *o,
+                                           struct err_ctx *ctx);
 
 /* ---- seal.c ---- */
 
@@ -232,7 +218,8 @@ bool collection_wants_seal(struct collection *c);
 WARN_UNUSED enum err collection_wait_for_room(struct collection *c, struct err_ctx *ctx);
 /* The same while the tails that wait to become files are over it: before one more is closed. */
 WARN_UNUSED enum err collection_wait_to_close_tail(struct collection *c, struct err_ctx *ctx);
-/* Seals although nothing is due: behind what was logged before the call stands a checkpoint then. */
+/* Seals although nothing is due: behind what was logged before the call stands a checkpoint then.
+ */
 WARN_UNUSED enum err collection_checkpoint(struct collection *c, struct err_ctx *ctx);
 /* A copy with segment `old` (NULL for none) replaced by `file`, which has the same rows. */
 struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment *old,

@@ -43,8 +43,8 @@ enum load_phase { LOAD_PREPARING = 0, LOAD_INDEXING, LOAD_RECORDING };
 
 /* A commit as others may watch it. */
 struct load_watch {
-    struct build_watch *build; /* progress of the index; its `cancel` ends the commit until it records:
-                                  ERR_UNAVAILABLE, nothing is changed */
+    struct build_watch *build; /* progress of the index; its `cancel` ends the commit until it
+                                  records: ERR_UNAVAILABLE, nothing is changed */
     _Atomic int phase;         /* enum load_phase */
 };
 
@@ -56,9 +56,9 @@ struct load_options {
     const char *metadata;     /* NULL or JSON text, kept with the version */
     uint64_t size_hint;       /* bytes of vectors to come, 0 = unknown; only for allocation */
     enum load_wait wait;
-    /* partition_overwrite: the partitions that are replaced, a row each, whose partition_by features
-     * are values or null (keys and other cells are ignored); NULL = those that the load's rows
-     * hold. Borrowed until the commit. */
+    /* partition_overwrite: the partitions that are replaced, a row each, whose partition_by
+     * features are values or null (keys and other cells are ignored); NULL = those that the load's
+     * rows hold. Borrowed until the commit. */
     const struct batch *partitions;
     const struct load_receipt *receipt; /* NULL = none; borrowed until the commit */
     struct load_watch *watch;           /* may be NULL */
@@ -83,6 +83,8 @@ struct schema *load_schema(struct load *l); /* borrowed */
 WARN_UNUSED enum err load_add(struct load *l, const struct batch *b, struct err_ctx *ctx);
 /* Replaces the receipt of the options: what it hashes is known only at the body's end. */
 void load_set_receipt(struct load *l, const struct load_receipt *receipt);
+/* The same for who watches. */
+void load_set_watch(struct load *l, struct load_watch *watch);
 /* The commit may take long: it has files to place or an index to wait for. */
 bool load_is_large(const struct load *l);
 /* Makes one version, durable when it returns. A load without rows makes a version too. */
@@ -103,8 +105,8 @@ struct load_part {
  * files that are not taken stand where they stood and the parts can be committed again. `parts` is
  * put into order. Blocks: run it on a thread that may. */
 WARN_UNUSED enum err load_commit_parts(struct collection *c, const struct load_options *opts,
-                                       struct load_part *parts, size_t n,
-                                       struct commit_result *out, struct err_ctx *ctx);
+                                       struct load_part *parts, size_t n, struct commit_result *out,
+                                       struct err_ctx *ctx);
 
 /* Deletes the rows of the keys in `keys` (features ignored); unknown and repeated keys count
  * nothing. Makes one version. `rows` in the result = keys given. */
@@ -118,7 +120,7 @@ WARN_UNUSED enum err collection_delete_filter(struct collection *c, const struct
 /* A commit that brings back the rows of `version` with their seq, under the newest schema.
  * ERR_NOT_FOUND, ERR_GONE. */
 WARN_UNUSED enum err collection_restore(struct collection *c, uint64_t version,
-                                        const struct load_options *opts,
-                                        struct commit_result *out, struct err_ctx *ctx);
+                                        const struct load_options *opts, struct commit_result *out,
+                                        struct err_ctx *ctx);
 
 #endif

@@ -114,9 +114,7 @@ void row_from_segment(struct row_builder *rb, const struct segment *s, uint32_t 
     clear_cells(rb);
     for (uint32_t f = 0; f < r->schema->nfeatures; f++)
         copy_cell(rb, f, s, row);
-    r->vector = segment_vector(s, row);
-    r->hashed = s->vector_hashes ? r->vector : NULL;
-    r->hash = s->vector_hashes ? s->vector_hashes + row : NULL;
+    row_builder_set_vector(rb, s, row);
 }
 
 static void clear_cell(struct row_builder *rb, uint32_t i)
@@ -145,6 +143,14 @@ void row_builder_copy_cell(struct row_builder *rb, uint32_t feature, const struc
     clear_cell(rb, feature);
     if (from)
         copy_cell(rb, feature, from, row);
+}
+
+void row_builder_set_vector(struct row_builder *rb, const struct segment *from, uint32_t row)
+{
+    struct row *r = &rb->row;
+    r->vector = from ? segment_vector(from, row) : NULL;
+    r->hashed = from && from->vector_hashes ? r->vector : NULL;
+    r->hash = r->hashed ? from->vector_hashes + row : NULL;
 }
 
 void batch_row_key(const struct batch *b, size_t i, struct row *out)

@@ -55,6 +55,9 @@ void row_builder_refill(struct row_builder *rb, const uint8_t *present, uint32_t
 void row_builder_copy_cell(struct row_builder *rb, uint32_t feature, const struct segment *from,
                            uint32_t row);
 
+/* The same for the vector. */
+void row_builder_set_vector(struct row_builder *rb, const struct segment *from, uint32_t row);
+
 /* Only the key of a row. */
 void batch_row_key(const struct batch *b, size_t i, struct row *out);
 void segment_row_key(const struct segment *s, uint32_t row, struct row *out);

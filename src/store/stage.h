@@ -28,17 +28,20 @@ struct staged {
     char *path;             /* where the file stands */
     uint64_t first_ordinal; /* of row 0, in the part */
     uint32_t rows;
-    bool taken;            /* the file belongs to a version (or may): it is not ours to unlink */
-    struct buf partials;   /* struct partial, by row */
-    struct buf present;    /* per partial: present_bytes(schema) bits of the cells the body gave */
-    struct digest digest;  /* sum over all rows */
-    uint64_t vectors;      /* rows with a vector */
+    bool taken;           /* the file belongs to a version (or may): it is not ours to unlink */
+    struct buf partials;  /* struct partial, by row */
+    struct buf present;   /* per partial: present_bytes(schema) bits of the cells the body gave */
+    struct digest digest; /* sum over all rows */
+    uint64_t vectors;     /* rows with a vector */
     struct segment *segment; /* open; its schema is the one that the rows came under */
 };
 static inline size_t present_bytes(const struct schema *s)
 {
     return (s->nfeatures + 1 + 7) / 8; /* the last bit is the vector */
 }
+
+/* Bits of the cells that row i gives; created_time counts as given (see row_from_batch). */
+void batch_present(const struct batch *b, size_t i, uint8_t *present);
 
 struct stage_options {
     enum load_mode mode; /* upsert completes absent cells; in other modes they are null */

@@ -378,13 +378,16 @@ static void expected_version_guards(void **state)
     struct load_options o = {.mode = LOAD_UPSERT, .expected_version = 0};
     struct load *l;
     struct commit_result r;
-    OK(load_new(c, &o, &l, &f->ctx));
-    assert_int_equal(load_commit(l, &r, &f->ctx), ERR_PRECONDITION);
-    load_free(l);
+    assert_int_equal(load_new(c, &o, &l, &f->ctx), ERR_PRECONDITION);
     o.expected_version = 1;
     OK(load_new(c, &o, &l, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 3, 3, 0);
+    assert_int_equal(load_commit(l, &r, &f->ctx), ERR_PRECONDITION);
+    load_free(l);
+    o.expected_version = 2;
+    OK(load_new(c, &o, &l, &f->ctx));
     OK(load_commit(l, &r, &f->ctx)); /* no rows: a version all the same */
-    assert_int_equal(r.version, 2);
+    assert_int_equal(r.version, 3);
     load_free(l);
     fixture_free(f);
 }
