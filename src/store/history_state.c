@@ -131,8 +131,8 @@ enum err history_state_init(struct history_state *s, const void *base, size_t n,
 static bool empty(const struct history_state *s, const struct history_entry *e)
 {
     const roaring_bitmap_t *left = s->schema->event_time >= 0 ? e->gone : e->dead;
-    return e->ref.id != s->tail_id && left &&
-           roaring_bitmap_get_cardinality(left) == e->ref.rows;
+    uint64_t gone = left ? roaring_bitmap_get_cardinality(left) : 0;
+    return e->ref.id != s->tail_id && gone == e->ref.rows;
 }
 
 static void drop_empty(struct history_state *s)
