@@ -8,13 +8,22 @@
  *   book:  page  page  page | page ..        acknowledged | begun
  *                       ^ the oldest that may be found
  *
+ * A page also says which versions can be read: each must be what the page of its commit holds, but
+ * for keys that were purged since.
+ *
+ *   workload.c  books, choosing and running steps     compare.c  a store against its books
+ *   steps.c     loads, deletes, schemas, sealing      upkeep.c   restore, tags, compaction ...
+ *
  * Threads: one. Failure of the store: told to the caller, whose test it is. */
 #ifndef LOADSTONE_TESTS_FAULT_WORKLOAD_H
 #define LOADSTONE_TESTS_FAULT_WORKLOAD_H
 
 #include "../unit/store/store_fixture.h"
+#include "store/version.h"
 
-enum { BOOKS = 2, KEYS = 3000, ABSENT = -1, FEATURES_BEFORE = 4, FEATURES_AFTER = 8 };
+enum { BOOKS = 2, KEYS = 3000, ABSENT = -1, FEATURES_BEFORE = 5, FEATURES_AFTER = 9 };
+enum { DAY = 4, DAYS = 3 };                  /* the feature that partitions, key % DAYS */
+enum { TAGGED = 3, VERSIONS_TRACKED = 256 }; /* later versions are read as newest only */
 
 /* A row as the store fixture writes it for the number x; `count` may have been changed alone. */
 struct cell {
@@ -24,12 +33,18 @@ struct cell {
 
 struct page {
     uint32_t step;
+    bool settled; /* what it says has happened */
     bool exists;
     bool dropped;      /* by this step, which hides it at once even when it is refused */
     uint64_t version;  /* goes on counting when the collection is dropped */
+    uint64_t base;     /* the version that it was created at reads as empty */
     uint32_t slack;    /* the version may be this much higher: a refused step may have taken one */
     uint32_t features; /* how many the schema has */
     uint32_t rows;
+    bool kept[VERSIONS_TRACKED];       /* versions that can be read */
+    struct page *of[VERSIONS_TRACKED]; /* the page of their commit */
+    uint64_t tags[TAGGED];             /* the versions of tags "t0", "t1" ..; 0 = none */
+    uint16_t purged[KEYS];             /* 0, or the version that purged the key last */
     struct cell cells[KEYS];
 };
 
@@ -71,5 +86,51 @@ void workload_compare_final(struct workload *w, const char *where);
 void workload_settle(struct workload *w, const char *where);
 /* The store takes writes again; counts in no book. */
 void workload_write_again(struct fixture *f, const char *where);
+
+/* ---- for the steps ---- */
+
+struct job {
+    struct workload *w;
+    struct fixture *f;
+    struct book *b;
+    struct page *p;       /* the page it makes */
+    struct collection *c; /* NULL: it does not exist */
+};
+
+typedef enum err (*step_fn)(struct job *j);
+
+int64_t random_below(struct workload *w, int64_t n);
+void pause_faults(const struct workload *w, bool on);
+void page_set(struct page *p, int64_t key, int32_t x, int32_t count);
+void page_wipe(struct page *p);
+/* The row of a key in version v, as it must be read when the collection is as `p` says. */
+struct cell page_past(const struct page *p, uint64_t v, int64_t key);
+/* A version that can be read, or 0. */
+uint64_t random_version(struct workload *w, const struct page *p);
+/* The step made a version: the page is of the next one. */
+void page_commit(struct page *p);
+/* The acknowledged one is that version. */
+void expect_version(const struct job *j, uint64_t version);
+
+enum err step_create(struct job *j);
+enum err step_drop(struct job *j);
+enum err step_upsert(struct job *j);
+enum err step_upsert_streamed(struct job *j);
+enum err step_upsert_partial(struct job *j);
+enum err step_append(struct job *j);
+enum err step_refresh(struct job *j);
+enum err step_refresh_streamed(struct job *j);
+enum err step_partition(struct job *j);
+enum err step_delete(struct job *j);
+enum err step_delete_where(struct job *j);
+enum err step_alter(struct job *j);
+enum err step_seal(struct job *j);
+enum err step_reopen(struct job *j);
+enum err step_restore(struct job *j);
+enum err step_tag(struct job *j);
+enum err step_untag(struct job *j);
+enum err step_compact(struct job *j);
+enum err step_vacuum(struct job *j);
+enum err step_purge(struct job *j);
 
 #endif
