@@ -31,10 +31,14 @@ static void one_life(struct workload *w, const char *const *kinds, size_t n, con
         return;
     while (!catalog_ready(f->cat))
         usleep(200);
+    sweep.armed = false; /* comparing reads history files */
     workload_settle(w, where);
+    sweep.armed = true;
     for (size_t i = 0; i < n; i++)
         workload_do(w, kinds[i]);
+    sweep.armed = false;
     workload_compare_final(w, where);
+    sweep.armed = true;
     catalog_close(f->cat);
 }
 
