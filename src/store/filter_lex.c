@@ -71,17 +71,14 @@ static enum err bad_character(struct parser *p, const char *at, const char *what
 static enum err lex_quoted(struct parser *p, const char *quote, enum token_kind kind)
 {
     const char *c = quote + 1;
-    for (;; c++) {
-        c = memchr(c, *quote, (size_t)(p->end - c));
-        if (!c)
-            return bad_character(p, quote,
-                                 *quote == '"' ? "the name that begins is not closed by \""
-                                               : "the string that begins is not closed "
-                                                 "by ' (write a quote inside as '')");
-        if (c + 1 == p->end || c[1] != *quote)
-            break;
-        c++;
-    }
+    while ((c = memchr(c, *quote, (size_t)(p->end - c))) && c + 1 < p->end && c[1] == *quote)
+        c += 2;
+    if (!c)
+        return bad_character(p, quote,
+                             *quote == '"'
+                                 ? "the name that begins is not closed by \""
+                                 : "the string that begins is not closed by ' (write a quote "
+                                   "inside as '')");
     p->token.kind = kind;
     p->token.len = (size_t)(c + 1 - p->token.text);
     return ERR_OK;
@@ -107,7 +104,8 @@ static enum err lex_number(struct parser *p)
         some |= c > from;
     }
     if (!some)
-        return bad_character(p, p->p, "there is no number behind the sign");
+        return bad_character(
+            p, p->p, "there is no arithmetic in filters, and no number right behind the sign");
     if (c < p->end && (*c == 'e' || *c == 'E')) {
         c += 1 + (c + 1 < p->end && (c[1] == '-' || c[1] == '+'));
         if (!digit(c, p->end))

@@ -71,11 +71,20 @@ static enum err parse_in(struct parser *p, const struct operand *a, uint32_t *ou
     return e;
 }
 
-/* a between b and c: a >= b and a <= c. */
+static enum err too_deep(struct parser *p)
+{
+    return err_set(p->ctx, ERR_INVALID,
+                   "filter: parentheses nest deeper than %d (filter_depth_max) at character %u",
+                   FILTER_DEPTH_MAX, token_place(p, &p->token));
+}
+
+/* a between b and c: (a >= b and a <= c), which may need its parentheses. */
 static enum err parse_between(struct parser *p, const struct operand *a, uint32_t *out)
 {
     struct operand lo, hi;
     uint32_t first, second;
+    if (p->depth == FILTER_DEPTH_MAX)
+        return too_deep(p);
     RETURN_NOT_OK(operand_read(p, &lo));
     RETURN_NOT_OK(expect_word(p, "and"));
     RETURN_NOT_OK(operand_read(p, &hi));
@@ -181,9 +190,7 @@ static enum err parse_predicate(struct parser *p, uint32_t *out)
 static enum err parse_enclosed(struct parser *p, uint32_t *out)
 {
     if (++p->depth > FILTER_DEPTH_MAX)
-        return err_set(p->ctx, ERR_INVALID,
-                       "filter: parentheses nest deeper than %d (filter_depth_max) at character %u",
-                       FILTER_DEPTH_MAX, token_place(p, &p->token));
+        return too_deep(p);
     RETURN_NOT_OK(lex_next(p));
     RETURN_NOT_OK(parse_list(p, FILTER_OR, out));
     p->depth--;

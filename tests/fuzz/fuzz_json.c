@@ -189,6 +189,7 @@ static void try_search(const uint8_t *text, size_t n)
         ASSERT(r.queries.len == ask.nq * FUZZ_DIM * sizeof(float));
     else
         ASSERT(ctx.detail[0]);
+    filter_free(ask.filter);
     json_deinit(&r.json);
     buf_deinit(&r.body);
     buf_deinit(&r.queries);

@@ -38,6 +38,27 @@ static void save_text(const char *target, const char *name, const char *head, si
     "\"f5\":\"2024-02-29T12:00:00.5Z\",\"f6\":\"a\\u00e9\\n\",\"f7\":\"AQI=\",\"f8\":[1,2.5],"     \
     "\"f9\":[1,-2],\"f10\":[\"x\",\"\"]}"
 
+static void filter_seeds(void)
+{
+    static const char *const seeds[][2] = {
+        {"numbers", "f1 = 1 or f2 <> -1 and f3 < 0.1 or f4 >= 1e300 or 5 > f1"},
+        {"exact", "f2 = 9007199254740993 or f4 < 9223372036854775808 or f1 != 1.5"},
+        {"lists", "f1 in (1, -2, null) and f4 not in (0.1, 1.5) and f6 in ('a', 'it''s')"},
+        {"between", "f3 between 0 and 1 or f5 not between '1970-01-01' and '2024-05-01T00:00:00Z'"},
+        {"like", "f6 like 'a%b_' or f6 not like '%\xc3\xa4!%' escape '!' or f6 like '_%_'"},
+        {"null", "f0 is null or f6 is not null and not vector is null"},
+        {"contains", "contains(f10, 'a') or CONTAINS(f9, -1) and not contains(f8, 1.5)"},
+        {"bools", "f0 and not f0 = false or true and not null"},
+        {"bytes", "f7 = x'6162' or f7 > X'' and \"key\" = f6"},
+        {"columns", "f3 != f3 or f1 < f4 and f2 = f1 or f6 <= f6"},
+        {"nested", "not (f0 or (f1 = 1 and not (f2 = 2 or f3 = 3)) and ((f4 < 5)))"},
+        {"key", "key in (1, 2) and key >= 0 or key between -5 and 5"},
+        {"key-string", "key like 'a%' or key in ('ab', '') and key < 'b'"},
+    };
+    for (size_t i = 0; i < sizeof seeds / sizeof seeds[0]; i++)
+        save_text("filter", seeds[i][0], i == 11 ? "\1" : "\0", 1, seeds[i][1]);
+}
+
 static void json_seeds(void)
 {
     save_text("json", "value", "\0", 1,
@@ -55,6 +76,8 @@ static void json_seeds(void)
     save_text("json", "search", "\4", 1,
               "{\"vectors\":[[1,2,3,4],[0,0,0,1]],\"k\":3,\"ef\":64,\"features\":[\"f1\",\"f6\"],"
               "\"with_vectors\":true}");
+    save_text("json", "search-filter", "\4", 1,
+              "{\"vector\":[1,2,3,4],\"filter\":\"f1 > 0 and f6 like 'a%'\",\"explain\":true}");
     save_text("json", "search-key", "\4", 1, "{\"keys\":[\"a\",\"b\"],\"k\":1,\"exact\":true}");
 }
 
@@ -291,6 +314,7 @@ static void log_seeds(void)
 int main(void)
 {
     json_seeds();
+    filter_seeds();
     column_seeds();
     npy_seeds();
     ndjson_seeds();

@@ -33,6 +33,7 @@ struct rig {
     struct schema *schema;
     struct segment *tail;
     struct err_ctx ctx;
+    int wrong; /* lines of a file */
 };
 
 #define OK(expr)                                                                                   \
@@ -371,6 +372,161 @@ static void logic_nests(void **state)
     rig_free(g);
 }
 
+/* ---- texts ---- */
+
+/* What the lines of tests/unit/store/filter/ are about. */
+static void text_schema(struct rig *g)
+{
+    memset(g, 0, sizeof(*g));
+    err_clear(&g->ctx);
+    OK(schema_new(KEY_STRING, DIM, DIST_L2, &g->schema, &g->ctx));
+    add(g, "price", FEATURE_FLOAT32);
+    add(g, "PRICE_X", FEATURE_FLOAT64);
+    add(g, "n", FEATURE_INT32);
+    add(g, "flag", FEATURE_BOOL);
+    add(g, "name", FEATURE_STRING);
+    add(g, "ts", FEATURE_TIMESTAMP);
+    add(g, "raw", FEATURE_BYTES);
+    add(g, "tags", FEATURE_STRING_LIST);
+    add(g, "nums", FEATURE_INT64_LIST);
+    add(g, "a-b", FEATURE_INT32);
+    add(g, "and", FEATURE_INT32);
+    add(g, "IN", FEATURE_INT32);
+    OK(schema_seal(g->schema, &g->ctx));
+}
+
+/* Calls `check` for every line but comments; returns how many there were. */
+static int each_line(struct rig *g, const char *name, void (*check)(struct rig *g, char *line))
+{
+    char path[100], *line = NULL;
+    size_t cap = 0;
+    int lines = 0;
+    snprintf(path, sizeof(path), "tests/unit/store/filter/%s", name);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        fail_msg("%s", path);
+    while (getline(&line, &cap, file) > 0) {
+        line[strcspn(line, "\n")] = '\0';
+        if (line[0] == '#')
+            continue;
+        check(g, line);
+        lines++;
+    }
+    free(line);
+    fclose(file);
+    return lines;
+}
+
+static char *normal_of(struct rig *g, const char *text)
+{
+    struct buf normal = {0};
+    struct filter *f = parse(g, text);
+    filter_normal(f, &normal);
+    buf_put_u8(&normal, 0);
+    filter_free(f);
+    return (char *)normal.data;
+}
+
+static void check_valid(struct rig *g, char *line)
+{
+    char *arrow = strstr(line, " => ");
+    assert_non_null(arrow);
+    *arrow = '\0';
+    char *normal = normal_of(g, line), *again = normal_of(g, normal);
+    if (strcmp(normal, arrow + 4) != 0 || strcmp(again, normal) != 0) {
+        print_error("%s => %s => %s\n", line, normal, again);
+        g->wrong++;
+    }
+    free(normal);
+    free(again);
+}
+
+static void check_invalid(struct rig *g, char *line)
+{
+    char field[64], word[64];
+    int status, at = 0;
+    struct filter *f;
+    assert_int_equal(sscanf(line, "%d %63s %63s%n", &status, field, word, &at), 3);
+    const char *text = line + at + (line[at] == ' ');
+    for (char *c = word; *c; c++)
+        *c = *c == '_' ? ' ' : *c;
+    err_clear(&g->ctx);
+    enum err e = filter_parse(g->schema, text, strlen(text), &f, &g->ctx);
+    if (e != (status == 400 ? ERR_INVALID : ERR_UNPROCESSABLE) || !strstr(g->ctx.detail, word) ||
+        strcmp(g->ctx.field, field[0] == '-' ? "" : field) != 0) {
+        print_error("%s: %d, field '%s', %s\n", text, e, g->ctx.field, g->ctx.detail);
+        g->wrong++;
+    }
+}
+
+static void normal_texts(void **state)
+{
+    struct rig rig;
+    (void)state;
+    text_schema(&rig);
+    assert_true(each_line(&rig, "valid.txt", check_valid) > 40);
+    assert_int_equal(rig.wrong, 0);
+    schema_release(rig.schema);
+}
+
+static void what_is_no_filter_is_told_why(void **state)
+{
+    struct rig rig;
+    (void)state;
+    text_schema(&rig);
+    assert_true(each_line(&rig, "invalid.txt", check_invalid) > 70);
+    assert_int_equal(rig.wrong, 0);
+    schema_release(rig.schema);
+}
+
+static enum err try_repeated(struct rig *g, const char *before, const char *each, int n,
+                             const char *behind, const char *each_behind)
+{
+    struct buf text = {0};
+    struct filter *f = NULL;
+    buf_put(&text, before, strlen(before));
+    for (int i = 0; i < n; i++)
+        buf_put(&text, each, strlen(each));
+    buf_put(&text, behind, strlen(behind));
+    for (int i = 0; i < n; i++)
+        buf_put(&text, each_behind, strlen(each_behind));
+    err_clear(&g->ctx);
+    enum err e = filter_parse(g->schema, (const char *)text.data, text.len, &f, &g->ctx);
+    if (e == ERR_OK)
+        (void)filter_word(f, g->tail, 0, 0xff);
+    filter_free(f);
+    buf_deinit(&text);
+    return e;
+}
+
+static void length_and_depth_are_bounded(void **state)
+{
+    struct rig rig, *g = &rig;
+    (void)state;
+    rig_new(g, KEY_INT64);
+    OK(try_repeated(g, "", "(", FILTER_DEPTH_MAX, "key = 1", ")"));
+    assert_int_equal(try_repeated(g, "", "(", FILTER_DEPTH_MAX + 1, "key = 1", ")"), ERR_INVALID);
+    OK(try_repeated(g, "", "not ", 100000, "key = 1", ""));
+    OK(try_repeated(g, "key = 1", " or key = 2", FILTER_TERMS_MAX - 1, "", ""));
+    assert_int_equal(try_repeated(g, "key = 1", " or key = 2", FILTER_TERMS_MAX, "", ""),
+                     ERR_INVALID);
+    OK(try_repeated(g, "key in (0", ", 1", 200000, ")", ""));
+    OK(try_repeated(g, "s like '", "_", FILTER_LIKE_MAX, "'", ""));
+    assert_int_equal(try_repeated(g, "s like '", "_", FILTER_LIKE_MAX + 1, "'", ""), ERR_INVALID);
+    rig_free(g);
+}
+
+static void text_that_is_not_utf8_is_refused(void **state)
+{
+    struct rig rig, *g = &rig;
+    struct filter *f;
+    (void)state;
+    text_schema(g);
+    assert_int_equal(filter_parse(g->schema, "name = '\xff'", 10, &f, &g->ctx), ERR_INVALID);
+    assert_int_equal(filter_parse(g->schema, "name = '\0'", 10, &f, &g->ctx), ERR_INVALID);
+    schema_release(g->schema);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +536,10 @@ int main(void)
         cmocka_unit_test(strings_bytes_bools_and_times_compare),
         cmocka_unit_test(like_takes_percent_underline_and_an_escape),
         cmocka_unit_test(logic_nests),
+        cmocka_unit_test(normal_texts),
+        cmocka_unit_test(what_is_no_filter_is_told_why),
+        cmocka_unit_test(length_and_depth_are_bounded),
+        cmocka_unit_test(text_that_is_not_utf8_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
