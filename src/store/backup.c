@@ -3,7 +3,8 @@
  * Of each collection, in this order:
  *
  *   list       the log files and checkpoints that there are
- *   log        the newest checkpoint and the log files from its number on, as listed
+ *   log        the newest checkpoint, the history files, and the log files from the checkpoint's
+ *              number on, as listed
  *   segments   those that the copied checkpoint and records refer to, each block against its sum
  *   index      the .ann files of these segments; one that is missing is built again
  *   open       the copy, as a daemon would, and mark the end of its log
@@ -141,28 +142,31 @@ static void sort(struct buf *numbers)
         qsort(numbers->data, count(numbers), sizeof(uint64_t), compare_numbers);
 }
 
-static enum err list_log(struct copying *c, struct err_ctx *ctx)
+/* Numbers of the files <16 hex digits><suffix>, ascending. */
+static enum err list_suffix(const char *dir, const char *suffix, struct buf *out,
+                            struct err_ctx *ctx)
 {
-    char dir[PATH_CAP];
-    join(c->from, "log", "", dir);
-    buf_reset(&c->logs);
-    buf_reset(&c->checkpoints);
+    buf_reset(out);
     DIR *d = opendir(dir);
     if (!d)
         return err_system(ctx, errno, "open directory %s", dir);
     for (struct dirent *e; (e = readdir(d));) {
         char *end;
         uint64_t number = strtoull(e->d_name, &end, 16);
-        if (end == e->d_name + 16 && strcmp(end, ".log") == 0)
-            buf_put(&c->logs, &number, sizeof number);
-        else if (end == e->d_name + 16 && strcmp(end, ".ckpt") == 0)
-            buf_put(&c->checkpoints, &number, sizeof number);
+        if (end == e->d_name + 16 && strcmp(end, suffix) == 0)
+            buf_put(out, &number, sizeof number);
     }
     closedir(d);
-    sort(&c->logs);
-    sort(&c->checkpoints);
-    if (c->logs.failed || c->checkpoints.failed)
-        return err_no_memory(ctx, c->logs.len);
+    sort(out);
+    return out->failed ? err_no_memory(ctx, out->len) : ERR_OK;
+}
+
+static enum err list_log(struct copying *c, struct err_ctx *ctx)
+{
+    char dir[PATH_CAP];
+    join(c->from, "log", "", dir);
+    RETURN_NOT_OK(list_suffix(dir, ".ckpt", &c->checkpoints, ctx));
+    RETURN_NOT_OK(list_suffix(dir, ".log", &c->logs, ctx));
     if (!c->logs.len)
         return err_set(ctx, ERR_CORRUPT, "%s: the log is missing", dir);
     return ERR_OK;
@@ -245,16 +249,30 @@ static enum err take_logs(struct copying *c, uint64_t start, struct err_ctx *ctx
     return ERR_OK;
 }
 
-static enum err note_record(void *arg, const void *record, size_t n, struct err_ctx *ctx)
+static enum err note_commit(struct copying *c, const void *record, size_t n, struct err_ctx *ctx)
 {
-    struct copying *c = arg;
     struct commit_record rec;
-    if (!n || *(const uint8_t *)record != RECORD_COMMIT)
-        return ERR_OK;
     RETURN_NOT_OK(commit_record_decode(record, n, &rec, ctx));
     note_segments(c, &rec.segments);
     commit_record_deinit(&rec);
     return ERR_OK;
+}
+
+static enum err note_compact(struct copying *c, const void *record, size_t n, struct err_ctx *ctx)
+{
+    struct compact_record rec;
+    RETURN_NOT_OK(compact_record_decode(record, n, &rec, ctx));
+    note_segments(c, &rec.added.segments);
+    compact_record_deinit(&rec);
+    return ERR_OK;
+}
+
+static enum err note_record(void *arg, const void *record, size_t n, struct err_ctx *ctx)
+{
+    uint8_t type = n ? *(const uint8_t *)record : 0;
+    if (type == RECORD_COMMIT)
+        return note_commit(arg, record, n, ctx);
+    return type == RECORD_COMPACT ? note_compact(arg, record, n, ctx) : ERR_OK;
 }
 
 /* Cuts off what is no whole group at the end of the copy and notes what the rest refers to. */
@@ -268,6 +286,25 @@ static enum err replay_copy(struct copying *c, uint64_t start, struct err_ctx *c
     return ERR_OK;
 }
 
+/* They cover what the copied checkpoint begins behind, and maybe more: a sealing may have come in
+ * between. When they reach beyond the copied log, opening the copy tells. */
+static enum err take_history(struct copying *c, struct err_ctx *ctx)
+{
+    char dir[PATH_CAP], from[PATH_CAP], to[PATH_CAP];
+    struct buf names = {0};
+    join(c->from, "log", "", dir);
+    enum err e = list_suffix(dir, ".hist", &names, ctx);
+    for (size_t i = 0; e == ERR_OK && i < count(&names); i++) {
+        join(c->from, "log", "", dir);
+        wal_path(dir, number_at(&names, i), "hist", from, sizeof from);
+        join(c->to, "log", "", dir);
+        wal_path(dir, number_at(&names, i), "hist", to, sizeof to);
+        e = copy_file(c->io, from, to, NULL, ctx);
+    }
+    buf_deinit(&names);
+    return e;
+}
+
 static enum err copy_log(struct copying *c, struct err_ctx *ctx)
 {
     char dir[PATH_CAP];
@@ -276,6 +313,7 @@ static enum err copy_log(struct copying *c, struct err_ctx *ctx)
     RETURN_NOT_OK(list_log(c, ctx));
     RETURN_NOT_OK(wal_read_id(c->io, dir, number_at(&c->logs, count(&c->logs) - 1), c->id, ctx));
     RETURN_NOT_OK(take_start(c, &start, ctx));
+    RETURN_NOT_OK(take_history(c, ctx));
     RETURN_NOT_OK(take_logs(c, start, ctx));
     return replay_copy(c, start, ctx);
 }
@@ -334,6 +372,7 @@ static enum err open_copy(struct copying *c, struct backup_line *line, struct er
 {
     struct collection *copy;
     RETURN_NOT_OK(collection_open(c->io, line->collection, c->to, NULL, &copy, ctx));
+    enum err e = history_verify(copy, ctx);
     epoch_enter();
     const struct snapshot *s = collection_snapshot(copy);
     line->version = s->version;
@@ -343,7 +382,7 @@ static enum err open_copy(struct copying *c, struct backup_line *line, struct er
     collection_end(copy);
     collection_release(copy);
     epoch_drain();
-    return ERR_OK;
+    return e;
 }
 
 static enum err try_copy(struct copying *c, struct backup_line *line, struct err_ctx *ctx)

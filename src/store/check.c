@@ -1,8 +1,9 @@
 /* Checking a data directory, collection by collection:
  *
- *   checkpoints   each file decodes
+ *   checkpoints   each file decodes, and so does each history file
  *   open          as a start does: log groups, replay, segments; see io_readonly.c
  *   segments      every block, then segment_check; those in use, or all when opening failed
+ *   history       item follows item without a gap, and each version has the rows it recorded
  *   version       live rows, vectors and digest counted anew against what is recorded; each live
  *                 row is what its key finds
  *
@@ -114,10 +115,17 @@ static void check_one_segment(struct check *ck, const uint8_t *collection_id,
 
 /* ---- files of a folder ---- */
 
+static bool listed(const char *const list[], const char *suffix)
+{
+    while (list && *list && strcmp(*list, suffix) != 0)
+        list++;
+    return list && *list;
+}
+
 /* Calls fn for each file <16 hex digits>.<suffix> of a folder; others are noted. Names that end in
- * `other` (may be NULL) belong to another call. */
+ * one of `others` (up to NULL) belong to another call. */
 static void each_numbered(struct check *ck, const char *folder, const char *suffix,
-                          const char *other, void (*fn)(struct check *ck, const char *path))
+                          const char *const others[], void (*fn)(struct check *ck, const char *path))
 {
     char dir[PATH_CAP], path[PATH_CAP + 300];
     snprintf(dir, sizeof dir, "%s/%s", ck->path, folder);
@@ -134,7 +142,7 @@ static void each_numbered(struct check *ck, const char *folder, const char *suff
         if (named && strcmp(e->d_name + 17, suffix) == 0) {
             if (fn)
                 fn(ck, path);
-        } else if (!named || !other || strcmp(e->d_name + 17, other) != 0) {
+        } else if (!named || !listed(others, e->d_name + 17)) {
             check_found(ck, CHECK_NOTE, "%s: not a file of the collection", path);
         }
     }
@@ -159,6 +167,55 @@ static void check_checkpoint_file(struct check *ck, const char *path)
     struct err_ctx why;
     err_clear(&why);
     if (checkpoint_check_file(ck->io, path, &why) != ERR_OK)
+        check_found(ck, CHECK_DAMAGE, "%s", why.detail);
+}
+
+static void check_history_file(struct check *ck, const char *path)
+{
+    struct history_file f;
+    struct buf data = {0};
+    struct err_ctx why;
+    err_clear(&why);
+    if (history_file_read(ck->io, path, NULL, &data, &f, &why) != ERR_OK)
+        check_found(ck, CHECK_DAMAGE, "%s", why.detail);
+    buf_deinit(&data);
+}
+
+/* ---- older versions ---- */
+
+/* Segments that only older versions need: head's are checked already. */
+static void check_older_segments(struct check *ck, struct collection *c, const struct snapshot *s)
+{
+    struct buf refs = {0};
+    registry_list(c, &refs);
+    if (refs.failed)
+        check_found(ck, CHECK_DAMAGE, "%s: out of memory while listing segments", ck->path);
+    const struct segment_ref *r = (const struct segment_ref *)refs.data;
+    for (size_t i = 0; i < refs.len / sizeof *r; i++) {
+        struct segment *segment;
+        struct err_ctx why;
+        bool in_head = false;
+        err_clear(&why);
+        for (uint32_t k = 0; k < s->nviews && !in_head; k++)
+            in_head = s->views[k].segment->id == r[i].id;
+        if (in_head)
+            continue;
+        if (collection_segment(c, r[i].id, &segment, &why) == ERR_OK) {
+            check_one_segment(ck, c->id, segment);
+            segment_release(segment);
+        } else {
+            check_found(ck, CHECK_DAMAGE, "%s", why.detail);
+        }
+    }
+    buf_deinit(&refs);
+}
+
+/* Each commit leads from the version before it to the rows that it recorded. */
+static void check_history(struct check *ck, struct collection *c)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    if (history_verify(c, &why) != ERR_OK)
         check_found(ck, CHECK_DAMAGE, "%s", why.detail);
 }
 
@@ -237,6 +294,8 @@ static void check_opened(struct check *ck, struct collection *c, struct check_co
     epoch_leave();
     for (uint32_t i = 0; i < s->nviews; i++)
         check_one_segment(ck, c->id, s->views[i].segment);
+    check_older_segments(ck, c, s);
+    check_history(ck, c);
     if (!ck->name_damaged)
         check_version(ck, s);
     if (history_verify(c, &why) != ERR_OK)
@@ -250,6 +309,9 @@ static void check_opened(struct check *ck, struct collection *c, struct check_co
     snapshot_release(s);
 }
 
+static const char *const beside_checkpoints[] = {"log", "hist", NULL};
+static const char *const beside_history[] = {"log", "ckpt", NULL};
+
 static void check_collection(struct check *ck, const char *name)
 {
     struct collection *c;
@@ -260,7 +322,8 @@ static void check_collection(struct check *ck, const char *name)
     snprintf(ck->path, sizeof ck->path, "%s/%s", ck->dir, ck->name);
     ck->name_damaged = false;
     buf_reset(&ck->said);
-    each_numbered(ck, "log", "ckpt", "log", check_checkpoint_file);
+    each_numbered(ck, "log", "ckpt", beside_checkpoints, check_checkpoint_file);
+    each_numbered(ck, "log", "hist", beside_history, check_history_file);
     each_numbered(ck, "index", "ann", NULL, NULL);
     if (collection_open(ck->io, name, ck->path, NULL, &c, &why) == ERR_OK) {
         check_opened(ck, c, &out);

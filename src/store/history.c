@@ -30,6 +30,7 @@ void history_deinit(struct history *h)
     buf_deinit(&h->files);
     buf_deinit(&h->kept);
     buf_deinit(&h->pins);
+    buf_deinit(&h->in_log);
     pthread_mutex_destroy(&h->lock);
 }
 

@@ -58,6 +58,7 @@ struct history {
     uint64_t horizon;
     struct buf kept; /* u64, ascending, below the horizon */
     struct buf pins; /* struct pin */
+    struct buf in_log; /* u64 ids of segments that a replayed vacuum removed; at open only */
     struct cached_version cache[VERSIONS_CACHED];
     uint64_t stamp;
 };

@@ -126,6 +126,16 @@ enum err history_state_init(struct history_state *s, const void *base, size_t n,
     return e;
 }
 
+uint64_t history_state_live(const struct history_state *s)
+{
+    uint64_t live = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct history_entry *e = &s->entries[i];
+        live += e->ref.rows - (e->dead ? roaring_bitmap_get_cardinality(e->dead) : 0);
+    }
+    return live;
+}
+
 /* ---- leaving ---- */
 
 static bool empty(const struct history_state *s, const struct history_entry *e)

@@ -210,6 +210,19 @@ enum err history_open(struct collection *c, struct err_ctx *ctx)
 }
 
 /* Every item of a file applies to its base, and so does the next file's. */
+static enum err verify_item(struct collection *c, struct history_state *s,
+                            const struct history_item *item, struct err_ctx *ctx)
+{
+    uint64_t before = s->meta.version;
+    RETURN_NOT_OK(history_state_apply(s, item->record, item->len, ctx));
+    uint64_t live = history_state_live(s);
+    if (s->meta.version == before || live == s->meta.live_rows)
+        return ERR_OK;
+    return err_set(ctx, ERR_CORRUPT,
+                   "%s/log: version %" PRIu64 " has %" PRIu64 " rows, but history gives %" PRIu64,
+                   c->dir, s->meta.version, s->meta.live_rows, live);
+}
+
 static enum err verify_all(struct collection *c, struct history_walk *w, struct history_state *s,
                            struct err_ctx *ctx)
 {
@@ -217,7 +230,7 @@ static enum err verify_all(struct collection *c, struct history_walk *w, struct 
     for (bool more = true; more;) {
         RETURN_NOT_OK(history_walk_next(w, &item, &more, ctx));
         if (more)
-            RETURN_NOT_OK(history_state_apply(s, item.record, item.len, ctx));
+            RETURN_NOT_OK(verify_item(c, s, &item, ctx));
     }
     if (w->covered <= c->items)
         return ERR_OK;
@@ -230,14 +243,16 @@ enum err history_verify(struct collection *c, struct err_ctx *ctx)
 {
     struct history_walk w;
     struct history_state s;
-    uint64_t oldest = 0;
-    pthread_mutex_lock(&c->history.lock);
-    if (c->history.files.len)
-        oldest = *(const uint64_t *)c->history.files.data;
-    pthread_mutex_unlock(&c->history.lock);
-    if (!oldest)
-        return ERR_OK;
-    enum err e = history_walk_begin(c, oldest - 1, &w, &s, ctx);
+    struct history *h = &c->history;
+    pthread_mutex_lock(&h->lock);
+    uint64_t oldest = h->files.len ? *(const uint64_t *)h->files.data - 1 : h->base->version;
+    uint64_t wanted = h->kept.len ? *(const uint64_t *)h->kept.data : h->horizon;
+    pthread_mutex_unlock(&h->lock);
+    if (oldest > wanted)
+        return err_set(ctx, ERR_CORRUPT,
+                       "%s/log: the history file with version %" PRIu64 " is missing", c->dir,
+                       wanted);
+    enum err e = history_walk_begin(c, oldest, &w, &s, ctx);
     if (e == ERR_OK)
         e = verify_all(c, &w, &s, ctx);
     history_state_deinit(&s);

@@ -120,10 +120,21 @@ static void unlink_or_warn(struct collection *c, const char *path)
         log_warn("%s stays behind: %s", path, why.detail);
 }
 
+/* A vacuum let go of it, but what is replayed at the next start opens it before it comes to that. */
+static bool in_log(const struct collection *c, uint64_t segment)
+{
+    const struct buf *kept = &c->history.in_log;
+    for (size_t i = 0; i < count_of(kept); i++) {
+        if (number_at(kept, i) == segment)
+            return true;
+    }
+    return false;
+}
+
 static void drop_orphan_segment(void *arg, const char *path, uint64_t number)
 {
     struct orphans *o = arg;
-    if (number == UINT64_MAX || !registry_has(o->c, number))
+    if (number == UINT64_MAX || !(registry_has(o->c, number) || in_log(o->c, number)))
         unlink_or_warn(o->c, path);
 }
 

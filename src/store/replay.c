@@ -160,6 +160,12 @@ static enum err replay_vacuum(struct collection *c, const void *record, size_t n
     enum err e = r.horizon > c->head->version
                      ? err_set(ctx, ERR_CORRUPT, "a vacuum lets go of the newest version")
                      : vacuum_apply(c, &r, ctx);
+    if (e == ERR_OK) { /* the log still leads to their files, until a checkpoint stands behind it */
+        buf_put(&c->history.in_log, r.removed.data, r.removed.len);
+        c->checkpoint_due = true;
+        if (c->history.in_log.failed)
+            e = err_no_memory(ctx, r.removed.len);
+    }
     vacuum_record_deinit(&r);
     return e;
 }
