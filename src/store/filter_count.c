@@ -40,7 +40,7 @@ enum err filter_count(const struct filter *f, const struct snapshot *s, const at
 
 double filter_share(const struct filter *f, const struct view *v, uint32_t rows)
 {
-    uint32_t words = words_of(v), looks = rows / 64;
+    uint32_t words = words_of(v), looks = rows / 64 + (rows % 64 != 0);
     uint64_t seen = 0, hits = 0;
     if (looks == 0)
         looks = 1;
