@@ -23,7 +23,8 @@ static void take_problem(struct request *r)
     if (r->err.code == ERR_OK)
         return;
     buf_reset(&r->out);
-    buf_reset(&r->headers);
+    if (r->err.code != ERR_RANGE)
+        buf_reset(&r->headers);
     stream_close(r->stream);
     r->stream = NULL;
     problem_write(&r->err, &r->out);

@@ -235,8 +235,15 @@ static enum MHD_Result take_piece(struct request *r, const char *data, size_t *s
 static void run_handler(struct request *r)
 {
     buf_reset(&r->out);
+    buf_reset(&r->headers);
+    r->selector.kind = SELECT_NEWEST;
     unsigned faults = mapping_faults();
     enum err e = r->route->run(r, &r->err);
+    if (e == ERR_AGAIN && !r->on_worker) {
+        r->defer = true;
+        err_clear(&r->err);
+        e = ERR_OK;
+    }
     if (e == ERR_OK && (e = mapping_check_since(faults, &r->err)) != ERR_OK)
         r->defer = false; /* no answer beats a wrong one */
     if (e != ERR_OK)

@@ -24,6 +24,7 @@ static const struct {
     [ERR_GONE] = {410, "Gone"},
     [ERR_PRECONDITION] = {412, "Precondition failed"},
     [ERR_TOO_LARGE] = {413, "Too large"},
+    [ERR_RANGE] = {416, "No such range"},
     [ERR_UNSUPPORTED] = {415, "Unsupported media type"},
     [ERR_UNPROCESSABLE] = {422, "Data does not fit"},
     [ERR_BUSY] = {429, "Too busy"},

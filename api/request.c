@@ -99,7 +99,8 @@ static void reset(struct request *r)
     r->head = (struct request_head){.content_length = -1};
     r->target.nsegments = r->target.nparams = 0;
     r->media_in = r->media_out = MEDIA_NONE;
-    r->head_only = false;
+    r->head_only = r->selected = false;
+    r->selector.kind = SELECT_NEWEST;
     r->stream = NULL;
     r->streamed = 0;
     r->trusted = r->settled = r->on_worker = r->defer = r->close = r->raw = false;
@@ -437,29 +438,89 @@ enum err request_collection(struct request *r, struct collection **out, struct e
     return catalog_find(r->service->catalog, name, out, ctx);
 }
 
-enum err request_open_snapshot(struct request *r, struct snapshot **out, struct err_ctx *ctx)
+enum err request_hold_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
+{
+    epoch_enter();
+    enum err e = request_collection(r, out, ctx);
+    if (e == ERR_OK)
+        collection_acquire(*out);
+    epoch_leave();
+    return e;
+}
+
+/* An old version, by reference; from files only on a worker. */
+static enum err open_selected(struct request *r, struct collection *c, struct snapshot **out,
+                              struct err_ctx *ctx)
+{
+    uint64_t version;
+    RETURN_NOT_OK(collection_resolve(c, &r->selector, r->on_worker, &version, ctx));
+    RETURN_NOT_OK(collection_open_version(c, version, r->on_worker, out, ctx));
+    r->selected = true;
+    return ERR_OK;
+}
+
+/* Outside of the epoch section, which reading files would keep open. */
+static enum err open_waiting(struct request *r, struct snapshot **out, struct err_ctx *ctx)
 {
     struct collection *c;
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
+    enum err e = open_selected(r, c, out, ctx);
+    collection_release(c);
+    return e;
+}
+
+/* Inside the epoch section, or with a reference. */
+static enum err open_at_hand(struct request *r, struct snapshot **out, struct err_ctx *ctx)
+{
+    struct collection *c;
+    RETURN_NOT_OK(request_collection(r, &c, ctx));
+    if (r->selector.kind != SELECT_NEWEST)
+        return open_selected(r, c, out, ctx);
+    *out = collection_snapshot(c);
+    if (r->on_worker)
+        snapshot_acquire(*out);
+    r->selected = r->on_worker;
+    return ERR_OK;
+}
+
+enum err request_open_snapshot(struct request *r, struct snapshot **out, struct err_ctx *ctx)
+{
+    enum err e;
+    *out = NULL;
     atomic_store_explicit(&r->service->read_us, r->started_us, memory_order_relaxed);
-    epoch_enter();
-    enum err e = request_collection(r, &c, ctx);
-    if (e == ERR_OK) {
-        *out = collection_snapshot(c);
-        r->version = (int64_t)(*out)->version;
-        if (r->on_worker)
-            snapshot_acquire(*out);
+    if (r->on_worker && r->selector.kind != SELECT_NEWEST) {
+        e = open_waiting(r, out, ctx);
+    } else {
+        epoch_enter();
+        e = open_at_hand(r, out, ctx);
+        if (e != ERR_OK || r->on_worker)
+            epoch_leave();
     }
-    if (e != ERR_OK || r->on_worker)
-        epoch_leave();
+    if (e == ERR_OK)
+        r->version = (int64_t)(*out)->version;
     return e;
 }
 
 void request_close_snapshot(struct request *r, struct snapshot *s)
 {
-    if (r->on_worker)
+    if (!s)
+        return;
+    if (r->selected)
         snapshot_release(s);
-    else
+    if (!r->on_worker)
         epoch_leave();
+}
+
+enum err request_segment_version(const struct request *r, unsigned i, uint64_t *out,
+                                 struct err_ctx *ctx)
+{
+    const struct target_segment *text = request_segment(r, i);
+    int64_t v;
+    if (number_parse_int64(text->text, text->len, &v) != NUMBER_OK || v < 0)
+        return err_set_at(ctx, ERR_INVALID, -1, "version",
+                          "'%.40s' is not the number of a version: they count from 1", text->text);
+    *out = (uint64_t)v;
+    return ERR_OK;
 }
 
 enum err request_param_int(struct request *r, const char *name, int64_t *v, struct err_ctx *ctx)
@@ -499,6 +560,17 @@ enum err request_param_bool(struct request *r, const char *name, bool *v, struct
                       text->text);
 }
 
+struct buf *request_begin_header(struct request *r, const char *name)
+{
+    buf_put(&r->headers, name, strlen(name) + 1);
+    return &r->headers;
+}
+
+void request_end_header(struct request *r)
+{
+    buf_put_u8(&r->headers, 0);
+}
+
 void request_add_header(struct request *r, const char *name, const char *fmt, ...)
 {
     char value[512];
@@ -507,8 +579,8 @@ void request_add_header(struct request *r, const char *name, const char *fmt, ..
     int n = vsnprintf(value, sizeof value, fmt, args);
     va_end(args);
     ASSERT(n >= 0 && (size_t)n < sizeof value);
-    buf_put(&r->headers, name, strlen(name) + 1);
-    buf_put(&r->headers, value, (size_t)n + 1);
+    buf_put(request_begin_header(r, name), value, (size_t)n);
+    request_end_header(r);
 }
 
 enum err request_check_out(const struct request *r, struct err_ctx *ctx)

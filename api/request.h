@@ -17,6 +17,7 @@
 #include "api/service.h"
 #include "api/target.h"
 #include "base/log.h"
+#include "store/version.h"
 
 struct connection;
 struct request;
@@ -85,6 +86,10 @@ struct request {
     uint64_t handed_us, queued_us; /* to a worker: when, and how long until it began */
     uint64_t reserved;             /* of service->buffer_bytes */
 
+    struct selector selector; /* which version it reads: selector.h */
+    char selector_tag[TAG_MAX_BYTES + 1];
+    bool selected; /* the snapshot that is open is a reference, not the newest one on loan */
+
     /* the answer */
     struct err_ctx err;
     unsigned status;
@@ -138,13 +143,22 @@ WARN_UNUSED enum err request_collection_name(struct request *r, const char **out
 /* The collection that the path names. Inside an epoch section; borrowed. */
 WARN_UNUSED enum err request_collection(struct request *r, struct collection **out,
                                         struct err_ctx *ctx);
-/* Its newest snapshot for reading, until request_close_snapshot; sets the version header. On an
- * HTTP thread that is an epoch section, on a worker, where work is long, a reference. */
+/* The same with a reference, outside of any epoch section: for what waits. */
+WARN_UNUSED enum err request_hold_collection(struct request *r, struct collection **out,
+                                             struct err_ctx *ctx);
+/* The snapshot that r->selector names, for reading until request_close_snapshot; sets the version
+ * header. On an HTTP thread that is an epoch section, on a worker, where work is long, a reference.
+ * An old version that is not at hand is ERR_AGAIN on an HTTP thread: the handler returns that, and
+ * is run once more on a worker. */
 WARN_UNUSED enum err request_open_snapshot(struct request *r, struct snapshot **out,
                                            struct err_ctx *ctx);
-void request_close_snapshot(struct request *r, struct snapshot *s);
+void request_close_snapshot(struct request *r, struct snapshot *s); /* NULL is allowed */
 /* A decoded path segment. */
 const struct target_segment *request_segment(const struct request *r, unsigned i);
+
+/* A path segment that is the number of a version. */
+WARN_UNUSED enum err request_segment_version(const struct request *r, unsigned i, uint64_t *out,
+                                             struct err_ctx *ctx);
 
 /* Query parameters: the default stays when one is not given. */
 WARN_UNUSED enum err request_param_uint(struct request *r, const char *name, uint64_t min,
@@ -157,6 +171,9 @@ WARN_UNUSED enum err request_param_bool(struct request *r, const char *name, boo
 /* One more header of the answer, unless it becomes an error. `name` is a constant. */
 void request_add_header(struct request *r, const char *name, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
+/* One of any length: its value is appended to the buffer lent, and holds no NUL. */
+struct buf *request_begin_header(struct request *r, const char *name);
+void request_end_header(struct request *r);
 
 /* ERR_TOO_LARGE once the answer has outgrown result_bytes_max; ERR_NO_MEMORY when memory was. */
 WARN_UNUSED enum err request_check_out(const struct request *r, struct err_ctx *ctx);

@@ -7,6 +7,7 @@
 #include "api/json_writer.h"
 #include "api/schema_diff.h"
 #include "api/schema_json.h"
+#include "api/selector.h"
 #include "base/epoch.h"
 
 static void write_eta(double eta_s, struct buf *out)
@@ -37,9 +38,9 @@ static void write_index(struct indexer *ix, const struct collection *c, const st
     buf_put_u8(out, '}');
 }
 
-static void describe(struct indexer *ix, const struct collection *c, struct buf *out)
+static void describe(struct indexer *ix, const struct collection *c, const struct snapshot *s,
+                     struct buf *out)
 {
-    const struct snapshot *s = collection_snapshot(c);
     const char *read_only = collection_read_only(c);
     json_put_raw(out, "{\"name\":");
     json_put_text(out, collection_name(c));
@@ -78,7 +79,7 @@ static void list_one(void *arg, const char *name, struct collection *c, const ch
         buf_put_u8(out, ',');
     l->any = true;
     if (c)
-        describe(l->request->service->indexer, c, out);
+        describe(l->request->service->indexer, c, collection_snapshot(c), out);
     else
         describe_quarantined(name, fault, out);
 }
@@ -92,16 +93,25 @@ enum err collections_list(struct request *r, struct err_ctx *ctx)
     return request_check_out(r, ctx);
 }
 
+/* Of the newest version, or of the one that the query names. */
+static enum err describe_selected(struct request *r, const struct collection *c,
+                                  struct err_ctx *ctx)
+{
+    struct snapshot *s;
+    RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
+    describe(r->service->indexer, c, s, &r->out);
+    buf_put_u8(&r->out, '\n');
+    request_close_snapshot(r, s);
+    return ERR_OK;
+}
+
 enum err collection_describe(struct request *r, struct err_ctx *ctx)
 {
     struct collection *c;
-    epoch_enter();
-    enum err e = request_collection(r, &c, ctx);
-    if (e == ERR_OK) {
-        describe(r->service->indexer, c, &r->out);
-        buf_put_u8(&r->out, '\n');
-    }
-    epoch_leave();
+    RETURN_NOT_OK(selector_of_query(r, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
+    enum err e = describe_selected(r, c, ctx);
+    collection_release(c);
     return e;
 }
 
@@ -171,20 +181,10 @@ static enum err patch_schema(struct request *r, struct collection *c, schema_pat
     return e;
 }
 
-static enum err hold_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
-{
-    epoch_enter();
-    enum err e = request_collection(r, out, ctx);
-    if (e == ERR_OK)
-        collection_acquire(*out);
-    epoch_leave();
-    return e;
-}
-
 enum err collection_patch(struct request *r, struct err_ctx *ctx)
 {
     struct collection *c;
-    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
     enum err e = patch_schema(r, c, schema_patch_json, ctx);
     if (e == ERR_OK)
         indexer_settings_changed(r->service->indexer, c);
@@ -195,7 +195,7 @@ enum err collection_patch(struct request *r, struct err_ctx *ctx)
 enum err collection_reindex(struct request *r, struct err_ctx *ctx)
 {
     struct collection *c;
-    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
     enum err e = patch_schema(r, c, schema_patch_index_json, ctx);
     if (e == ERR_OK)
         indexer_rebuild(r->service->indexer, c);

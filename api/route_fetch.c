@@ -11,6 +11,7 @@
 #include "api/fetch_octets.h"
 #include "api/json_writer.h"
 #include "api/problem.h"
+#include "api/selector.h"
 #include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -53,7 +54,10 @@ static enum err read_field(struct request *r, const struct snapshot *s, struct j
         json_slice_is(name, "features"))
         return err_set(ctx, ERR_INVALID, "field '%.*s' comes twice in the body", (int)name.len,
                        name.data);
-    return request_unknown_field(name, "the body of a fetch", "keys, features, with_vectors", ctx);
+    if (selector_is_field(name))
+        return selector_read_field(r, name, ctx);
+    return request_unknown_field(name, "the body of a fetch",
+                                 "keys, features, with_vectors, version, tag, as_of", ctx);
 }
 
 static enum err read_json(struct request *r, const struct snapshot *s, struct fetch_ask *a,
@@ -156,14 +160,30 @@ static void count_fetch(struct request *r, size_t keys)
     metric_add(&fetch_keys, 0, keys);
 }
 
-static enum err fetch_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+static enum err read_body(struct request *r, const struct snapshot *s, struct fetch_ask *a,
+                          struct err_ctx *ctx)
 {
-    struct fetch_ask a = {0};
-    bool octets = r->media_out == MEDIA_OCTETS;
+    *a = (struct fetch_ask){0};
     fetch_keys_reset(r);
     buf_reset(&r->columns);
-    RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(r, s, &a, ctx)
-                                              : read_json(r, s, &a, ctx));
+    return r->media_in == MEDIA_OCTETS ? read_octets(r, s, a, ctx) : read_json(r, s, a, ctx);
+}
+
+/* Under the version that the body names. */
+static enum err read_ask(struct request *r, struct snapshot **s, struct fetch_ask *a,
+                         struct err_ctx *ctx)
+{
+    bool again;
+    enum err e = selector_reopen(r, read_body(r, *s, a, ctx), false, s, &again, ctx);
+    return e == ERR_OK && again ? read_body(r, *s, a, ctx) : e;
+}
+
+static enum err fetch_in(struct request *r, struct snapshot **opened, struct err_ctx *ctx)
+{
+    struct fetch_ask a;
+    bool octets = r->media_out == MEDIA_OCTETS;
+    RETURN_NOT_OK(read_ask(r, opened, &a, ctx));
+    const struct snapshot *s = *opened;
     if (octets)
         RETURN_NOT_OK(fetch_octets_check(r, s->schema, ctx));
     size_t n = fetch_key_count(r);
@@ -181,8 +201,9 @@ enum err fetch_features(struct request *r, struct err_ctx *ctx)
     struct snapshot *s;
     if (request_defers(r, 0))
         return ERR_OK;
+    RETURN_NOT_OK(selector_of_query(r, ctx));
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
-    enum err e = fetch_in(r, s, ctx);
+    enum err e = fetch_in(r, &s, ctx);
     request_close_snapshot(r, s);
     return e;
 }
@@ -227,6 +248,7 @@ static enum err fetch_row_in(struct request *r, const struct snapshot *s, struct
 enum err fetch_row(struct request *r, struct err_ctx *ctx)
 {
     struct snapshot *s;
+    RETURN_NOT_OK(selector_of_query(r, ctx));
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
     enum err e = fetch_row_in(r, s, ctx);
     request_close_snapshot(r, s);

@@ -149,18 +149,19 @@ static void put_collections(struct request *r, struct buf *out)
 
 static void put_pools(const struct service *s, struct buf *out)
 {
-    struct worker_pool *const pools[] = {s->writers, s->readers};
-    static const char *const labels[] = {"pool=\"writer\"", "pool=\"reader\""};
-    size_t queued[2];
-    unsigned running[2];
-    for (int i = 0; i < 2; i++)
+    struct worker_pool *const pools[] = {s->writers, s->readers, s->exporters};
+    static const char *const labels[] = {"pool=\"writer\"", "pool=\"reader\"", "pool=\"exporter\""};
+    enum { POOLS = sizeof pools / sizeof pools[0] };
+    size_t queued[POOLS];
+    unsigned running[POOLS];
+    for (int i = 0; i < POOLS; i++)
         worker_pool_stats(pools[i], &queued[i], &running[i]);
     metrics_put_head(out, "loadstone_worker_queue_length", "gauge", "Jobs that wait for a worker.");
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < POOLS; i++)
         metrics_put_sample(out, "loadstone_worker_queue_length", labels[i], (double)queued[i]);
     metrics_put_head(out, "loadstone_worker_running", "gauge",
                      "Jobs that run on a worker, this scrape among them.");
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < POOLS; i++)
         metrics_put_sample(out, "loadstone_worker_running", labels[i], running[i]);
 }
 
@@ -178,6 +179,9 @@ static void put_server(const struct service *s, struct buf *out)
     metrics_put_gauge(out, "loadstone_http_buffer_bytes",
                       "Bytes of request bodies held in memory; buffer_bytes_max bounds them.",
                       (double)atomic_load(&s->buffer_bytes));
+    metrics_put_gauge(out, "loadstone_exports",
+                      "Exports and diffs being sent; exports_max bounds them.",
+                      (double)atomic_load(&s->exports));
     put_pools(s, out);
     metrics_put_gauge(out, "loadstone_ready", "1 once every collection is open or quarantined.",
                       catalog_ready(s->catalog));

@@ -14,6 +14,7 @@
 #include "api/filter_param.h"
 #include "api/json_writer.h"
 #include "api/number.h"
+#include "api/selector.h"
 #include "api/slow_log.h"
 #include "store/seq_walk.h"
 
@@ -201,6 +202,7 @@ static enum err page_in(struct request *r, const struct snapshot *s, struct err_
 enum err rows_page(struct request *r, struct err_ctx *ctx)
 {
     struct snapshot *s;
+    RETURN_NOT_OK(selector_of_query(r, ctx));
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
     enum err e = page_in(r, s, ctx);
     request_close_snapshot(r, s);
@@ -219,8 +221,13 @@ static enum err read_count_fields(struct request *r, const struct schema *s, str
         RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
         if (!more)
             return json_end(&r->json, ctx);
+        if (selector_is_field(name)) {
+            RETURN_NOT_OK(selector_read_field(r, name, ctx));
+            continue;
+        }
         if (!json_slice_is(name, "filter"))
-            return request_unknown_field(name, "the body of a count", "filter", ctx);
+            return request_unknown_field(name, "the body of a count", "filter, version, tag, as_of",
+                                         ctx);
         if (seen)
             return err_set(ctx, ERR_INVALID, "field 'filter' comes twice in the body of a count");
         seen = true;
@@ -228,14 +235,35 @@ static enum err read_count_fields(struct request *r, const struct schema *s, str
     }
 }
 
-static enum err count_in(struct request *r, const struct snapshot *s, struct filter **filter,
+static enum err read_count(struct request *r, const struct snapshot *s, struct filter **filter,
+                           struct err_ctx *ctx)
+{
+    if (r->body.len == 0)
+        return ERR_OK;
+    json_reinit(&r->json, r->body.data, r->body.len, 0);
+    return read_count_fields(r, s->schema, filter, ctx);
+}
+
+/* Under the version that the body names. */
+static enum err read_count_ask(struct request *r, struct snapshot **s, struct filter **filter,
+                               struct err_ctx *ctx)
+{
+    bool again;
+    enum err e = read_count(r, *s, filter, ctx);
+    e = selector_reopen(r, e, *filter == NULL, s, &again, ctx);
+    if (e != ERR_OK || !again)
+        return e;
+    filter_free(*filter);
+    *filter = NULL;
+    return read_count(r, *s, filter, ctx);
+}
+
+static enum err count_in(struct request *r, struct snapshot **opened, struct filter **filter,
                          struct err_ctx *ctx)
 {
+    RETURN_NOT_OK(read_count_ask(r, opened, filter, ctx));
+    const struct snapshot *s = *opened;
     uint64_t rows = s->rows;
-    if (r->body.len > 0) {
-        json_reinit(&r->json, r->body.data, r->body.len, 0);
-        RETURN_NOT_OK(read_count_fields(r, s->schema, filter, ctx));
-    }
     if (request_defers(r, filter_cost_us(*filter, s)))
         return ERR_OK;
     if (*filter)
@@ -250,7 +278,7 @@ enum err rows_count(struct request *r, struct err_ctx *ctx)
     struct snapshot *s;
     struct filter *filter = NULL;
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
-    enum err e = count_in(r, s, &filter, ctx);
+    enum err e = count_in(r, &s, &filter, ctx);
     filter_free(filter);
     request_close_snapshot(r, s);
     return e;

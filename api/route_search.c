@@ -17,6 +17,7 @@
 #include "api/columns.h"
 #include "api/json_writer.h"
 #include "api/search_body.h"
+#include "api/selector.h"
 #include "api/slow_log.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -288,12 +289,25 @@ static enum err search_read(struct request *r, const struct snapshot *s, const s
     return ERR_OK;
 }
 
-static enum err search_in(struct request *r, const struct snapshot *s, struct err_ctx *ctx)
+/* Under the version that the body names. */
+static enum err read_ask(struct request *r, struct snapshot **s, struct search_ask *a,
+                         struct err_ctx *ctx)
+{
+    bool again;
+    enum err e = search_body_read(r, *s, a, ctx);
+    e = selector_reopen(r, e, a->any_version, s, &again, ctx);
+    if (e != ERR_OK || !again)
+        return e;
+    filter_free(a->filter);
+    return search_body_read(r, *s, a, ctx);
+}
+
+static enum err search_in(struct request *r, struct snapshot **s, struct err_ctx *ctx)
 {
     struct search_ask a;
-    enum err e = search_body_read(r, s, &a, ctx);
+    enum err e = read_ask(r, s, &a, ctx);
     if (e == ERR_OK)
-        e = search_read(r, s, &a, ctx);
+        e = search_read(r, *s, &a, ctx);
     filter_free(a.filter);
     return e;
 }
@@ -303,8 +317,9 @@ enum err search(struct request *r, struct err_ctx *ctx)
     struct snapshot *s;
     if (request_defers(r, 0))
         return ERR_OK;
+    RETURN_NOT_OK(selector_of_query(r, ctx));
     RETURN_NOT_OK(request_open_snapshot(r, &s, ctx));
-    enum err e = search_in(r, s, ctx);
+    enum err e = search_in(r, &s, ctx);
     request_close_snapshot(r, s);
     return e;
 }

@@ -22,6 +22,24 @@ enum err rows_delete(struct request *r, struct err_ctx *ctx);
 enum err rows_page(struct request *r, struct err_ctx *ctx);
 enum err rows_count(struct request *r, struct err_ctx *ctx);
 
+/* route_versions.c */
+enum err versions_list(struct request *r, struct err_ctx *ctx);
+enum err version_describe(struct request *r, struct err_ctx *ctx);
+enum err list_tags(struct request *r, struct err_ctx *ctx);
+enum err tag_get(struct request *r, struct err_ctx *ctx);
+enum err tag_put(struct request *r, struct err_ctx *ctx);
+enum err tag_drop(struct request *r, struct err_ctx *ctx);
+
+/* route_restore.c */
+enum err version_restore(struct request *r, struct err_ctx *ctx);
+
+/* route_diff.c */
+enum err versions_diff(struct request *r, struct err_ctx *ctx);
+
+/* route_export.c */
+enum err version_export(struct request *r, struct err_ctx *ctx);
+enum err tag_export(struct request *r, struct err_ctx *ctx);
+
 /* route_search.c */
 enum err search(struct request *r, struct err_ctx *ctx);
 

@@ -14,10 +14,11 @@
 #include "api/number.h"
 #include "api/problem.h"
 #include "api/row_json.h"
+#include "api/selector.h"
 
 static const char known_fields[] =
     "vector, vectors, key, keys, k, ef, nprobe, exact, radius, filter, features, with_vectors, "
-    "explain";
+    "explain, version, tag, as_of";
 
 enum field {
     F_VECTOR,
@@ -36,6 +37,8 @@ enum field {
     F_COUNT
 };
 
+/* What reads differently in another version. */
+#define F_VERSIONED (1u << F_KEY | 1u << F_KEYS | 1u << F_FILTER | 1u << F_FEATURES)
 #define F_QUERIES (1u << F_VECTOR | 1u << F_VECTORS | 1u << F_KEY | 1u << F_KEYS)
 
 struct reading {
@@ -242,6 +245,8 @@ static enum field field_of(struct json_slice name)
 static enum err read_field(struct reading *a, struct json_slice name, struct err_ctx *ctx)
 {
     enum field f = field_of(name);
+    if (f == F_COUNT && selector_is_field(name))
+        return selector_read_field(a->r, name, ctx);
     if (f == F_COUNT)
         return request_unknown_field(name, "the search body", known_fields, ctx);
     if (a->seen >> f & 1)
@@ -373,6 +378,7 @@ enum err search_body_read(struct request *r, const struct snapshot *s, struct se
     RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(&a, ctx) : read_json(&a, ctx));
     RETURN_NOT_OK(check(&a, ctx));
     out->params.filter = out->filter;
+    out->any_version = !(a.seen & F_VERSIONED);
     out->params.exclude = r->refs.len ? (const struct row_ref *)r->refs.data : NULL;
     return ERR_OK;
 }

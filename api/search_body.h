@@ -10,6 +10,7 @@ struct search_ask {
     size_t nq;
     bool with_features, with_vectors; /* the features are in r->columns */
     bool explain;
+    bool any_version;      /* what was read is the same in every version */
     struct filter *filter; /* the caller frees it, after an error too */
 };
 

@@ -205,7 +205,9 @@ static void run_job(void *arg)
 
 /* ---- sending ---- */
 
-/* What has no length and no chunks is whole to its client unless the connection is reset. */
+/* What has no length and no chunks is whole to its client unless the connection is reset. The
+ * library marks the connection closed, and closes it when it looks at it again: at once if it has a
+ * timeout of its own, else not before the client moves. */
 static ssize_t cut_off(struct stream *st)
 {
     const struct linger at_once = {.l_onoff = 1};
@@ -213,6 +215,8 @@ static ssize_t cut_off(struct stream *st)
         MHD_get_connection_info(st->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info)
         (void)!setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    unsigned own_s = st->service->limits.idle_timeout_s == 1 ? 2 : 1;
+    MHD_set_connection_option(st->conn, MHD_CONNECTION_OPTION_TIMEOUT, own_s);
     return MHD_CONTENT_READER_END_WITH_ERROR;
 }
 

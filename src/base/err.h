@@ -26,6 +26,7 @@ enum err {
     ERR_GONE,           /* 410 */
     ERR_PRECONDITION,   /* 412 */
     ERR_TOO_LARGE,      /* 413 */
+    ERR_RANGE,          /* no such part of what is there: 416 */
     ERR_UNSUPPORTED,    /* 415 */
     ERR_UNPROCESSABLE,  /* parses but contradicts schema or data: 422 */
     ERR_BUSY,           /* over a limit for the moment: 429 with Retry-After */

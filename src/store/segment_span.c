@@ -8,6 +8,12 @@
  * Threads: any. Failure: the first block that does not match. */
 #include "store/segment_span.h"
 
+struct row_span {
+    uint32_t first, last; /* first > last: none */
+};
+
+static const struct row_span no_rows = {1, 0};
+
 static enum err verify(const struct segment *s, const void *from, uint64_t len, struct err_ctx *ctx)
 {
     if (!from || !len)
@@ -82,4 +88,43 @@ enum err segment_verify_span(const struct segment *s, uint32_t first, uint32_t l
 enum err segment_verify_runs(const struct segment *s, struct err_ctx *ctx)
 {
     return s->tail ? ERR_OK : verify(s, s->runs, s->nruns * sizeof *s->runs, ctx);
+}
+
+/* ---- what was copied ---- */
+
+enum err row_spans_init(struct row_spans *r, const struct snapshot *s, struct err_ctx *ctx)
+{
+    *r = (struct row_spans){s, malloc((s->nviews + 1) * sizeof *r->views)};
+    if (!r->views)
+        return err_no_memory(ctx, s->nviews * sizeof *r->views);
+    for (uint32_t i = 0; i < s->nviews; i++)
+        r->views[i] = no_rows;
+    return ERR_OK;
+}
+
+void row_spans_deinit(struct row_spans *r)
+{
+    free(r->views);
+    r->views = NULL;
+}
+
+void row_spans_add(struct row_spans *r, struct row_ref row)
+{
+    struct row_span *span = &r->views[row.view];
+    if (span->first > span->last)
+        span->first = row.row;
+    span->last = row.row;
+}
+
+enum err row_spans_check(struct row_spans *r, unsigned parts, struct err_ctx *ctx)
+{
+    for (uint32_t i = 0; i < r->snapshot->nviews; i++) {
+        struct row_span *span = &r->views[i];
+        if (span->first > span->last)
+            continue;
+        RETURN_NOT_OK(segment_verify_span(r->snapshot->views[i].segment, span->first, span->last,
+                                          parts, ctx));
+        *span = no_rows;
+    }
+    return ERR_OK;
 }

@@ -212,6 +212,32 @@ class Collection:
         path = f"{self.path}/rows/{key_path(key)}" + (f"?{urlencode(query)}" if query else "")
         return expect(self.client.get(path))
 
+    def versions(self, **query):
+        path = f"{self.path}/versions" + (f"?{urlencode(query)}" if query else "")
+        return expect(self.client.get(path))["versions"]
+
+    def version(self, number):
+        return expect(self.client.get(f"{self.path}/versions/{number}"))
+
+    def send_export(self, number, what, method="GET", headers=None, **query):
+        path = f"{self.path}/versions/{number}/export.{what}"
+        path += f"?{urlencode(query)}" if query else ""
+        return self.client.request(method, path, headers=headers)
+
+    def export(self, number, what, **query):
+        response = self.send_export(number, what, **query)
+        assert response.status == 200, response
+        return response.body
+
+    def tag(self, name, number, status=201):
+        return expect(self.client.put(f"{self.path}/tags/{name}", {"version": number}), status)
+
+    def restore(self, **body):
+        return expect(self.client.post(f"{self.path}/restore", body))
+
+    def diff(self, **query):
+        return expect(self.client.get(f"{self.path}/diff?{urlencode(query)}"))
+
     def index(self):
         return expect(self.client.get(f"{self.path}/index"))
 

@@ -41,7 +41,7 @@ SEEDED = ["strings", "ints", "table"]
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = [
-  "2xx", "400", "401", "403", "404", "406", "409", "412", "413", "414", "415", "422", "431"
+  "2xx", "304", "307", "400", "401", "403", "404", "406", "409", "410", "412", "413", "414", "415", "422", "431"
 ]
 [checks.negative_data_rejection]
 expected-statuses = [
