@@ -25,14 +25,14 @@ enum { FUZZ_DIM = 4 };
 
 static const uint8_t FUZZ_ID[16] = "fuzzed-files-id";
 
-struct piece {
+struct fuzz_piece {
     uint8_t op;
     const uint8_t *data;
     size_t len;
 };
 
 /* The next piece; the last one may be cut short. */
-static inline bool next_piece(struct cursor *c, struct piece *p)
+static inline bool next_piece(struct cursor *c, struct fuzz_piece *p)
 {
     if (cursor_left(c) < 3)
         return false;

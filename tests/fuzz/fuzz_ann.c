@@ -38,7 +38,7 @@ static void set_up(void)
 
 /* ---- the file ---- */
 
-static void put_section(int fd, struct buf *table, uint64_t *at, const struct piece *p)
+static void put_section(int fd, struct buf *table, uint64_t *at, const struct fuzz_piece *p)
 {
     struct cursor c = cursor_over(p->data, p->len);
     uint8_t flags = cursor_u8(&c);
@@ -61,7 +61,7 @@ static void put_section(int fd, struct buf *table, uint64_t *at, const struct pi
 static bool build(int fd, const uint8_t *data, size_t n)
 {
     struct cursor c = cursor_over(data, n);
-    struct piece first, p;
+    struct fuzz_piece first, p;
     struct buf table = {0}, header = {0};
     uint64_t at = ANN_ALIGN;
     uint32_t sections = 0;

@@ -101,7 +101,7 @@ static void end_file(struct writing *w)
     write_file(path, w->file.data, w->file.len);
 }
 
-static void put_checkpoint(struct writing *w, const struct piece *p)
+static void put_checkpoint(struct writing *w, const struct fuzz_piece *p)
 {
     char path[400];
     struct buf out = {0};
@@ -117,7 +117,7 @@ static void put_checkpoint(struct writing *w, const struct piece *p)
     w->checkpoints |= 1u << w->number;
 }
 
-static void put(struct writing *w, const struct piece *p)
+static void put(struct writing *w, const struct fuzz_piece *p)
 {
     switch (p->op % 5) {
     case 0:
@@ -188,7 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct cursor c = cursor_over(data, n);
     struct writing w = {.number = 1, .group = 1};
-    struct piece p;
+    struct fuzz_piece p;
     char path[400];
     if (!dir[0])
         set_up();

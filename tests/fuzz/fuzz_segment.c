@@ -14,7 +14,7 @@
 
 enum { SECTIONS_MAX = 32, ROWS_READ_MAX = 500, ROWS_CHECKED_MAX = 1 << 16 };
 
-static void put_section(int fd, struct buf *table, uint64_t *at, const struct piece *p)
+static void put_section(int fd, struct buf *table, uint64_t *at, const struct fuzz_piece *p)
 {
     struct cursor c = cursor_over(p->data, p->len);
     uint8_t column = cursor_u8(&c), flags = cursor_u8(&c);
@@ -44,7 +44,7 @@ static void put_header(int fd)
     fuzz_write(fd, &h, sizeof h, 0);
 }
 
-static void put_footer(int fd, const struct piece *first, const struct buf *table,
+static void put_footer(int fd, const struct fuzz_piece *first, const struct buf *table,
                        uint32_t sections, uint64_t at)
 {
     struct buf f = {0};
@@ -68,7 +68,7 @@ static void put_footer(int fd, const struct piece *first, const struct buf *tabl
 static bool build(int fd, const uint8_t *data, size_t n)
 {
     struct cursor c = cursor_over(data, n);
-    struct piece first, p;
+    struct fuzz_piece first, p;
     struct buf table = {0};
     uint64_t at = IO_SUM_BLOCK;
     uint32_t sections = 0;
