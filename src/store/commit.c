@@ -105,18 +105,41 @@ enum err commit_queue(struct collection *c, const struct buf *record, struct seg
     return e;
 }
 
+static bool is_visible(const struct collection *c, const struct snapshot *s)
+{
+    epoch_enter();
+    bool visible = collection_snapshot(c)->serial >= s->serial;
+    epoch_leave();
+    return visible;
+}
+
+/* Of the commits of one sync the first to come publishes for all: head, if it is durable too. */
+static void publish_durable(struct collection *c, struct snapshot *next)
+{
+    if (is_visible(c, next))
+        return;
+    pthread_mutex_lock(&c->commit_lock);
+    collection_publish(c, wal_durable(c->wal, c->last_ticket) ? c->head : next);
+    pthread_mutex_unlock(&c->commit_lock);
+}
+
+static void stop_writes(struct collection *c, const char *why)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    collection_set_read_only(c, why);
+    pthread_mutex_unlock(&c->commit_lock);
+}
+
 enum err commit_publish(struct collection *c, struct snapshot *next, uint64_t ticket,
                         struct err_ctx *ctx)
 {
     struct err_ctx why;
     err_clear(&why);
     enum err e = wal_wait(c->wal, ticket, &why);
-    pthread_mutex_lock(&c->commit_lock);
     if (e == ERR_OK)
-        collection_publish(c, next);
+        publish_durable(c, next);
     else
-        collection_set_read_only(c, why.detail);
-    pthread_mutex_unlock(&c->commit_lock);
+        stop_writes(c, why.detail);
     snapshot_release(next);
     return e == ERR_OK ? ERR_OK : err_set(ctx, e, "%s", why.detail);
 }

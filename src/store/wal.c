@@ -333,6 +333,14 @@ enum err wal_wait(struct wal *w, uint64_t ticket, struct err_ctx *ctx)
     return e;
 }
 
+bool wal_durable(struct wal *w, uint64_t ticket)
+{
+    pthread_mutex_lock(&w->lock);
+    bool durable = w->durable >= ticket;
+    pthread_mutex_unlock(&w->lock);
+    return durable;
+}
+
 enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx)
 {
     pthread_mutex_lock(&w->lock);

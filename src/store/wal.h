@@ -42,6 +42,9 @@ WARN_UNUSED enum err wal_append(struct wal *w, const void *record, size_t n, uin
 /* Returns when the record is durable, or with the error that will keep it from ever being so. */
 WARN_UNUSED enum err wal_wait(struct wal *w, uint64_t ticket, struct err_ctx *ctx);
 
+/* Whether the record is durable, without waiting. */
+bool wal_durable(struct wal *w, uint64_t ticket);
+
 /* Makes everything queued durable, then goes on in a new file; *number is the new file's. */
 WARN_UNUSED enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx);
 uint64_t wal_number(const struct wal *w);
