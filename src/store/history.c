@@ -153,22 +153,15 @@ static bool put_mask(const struct mask *m, uint64_t id, struct buf *list, struct
     return true;
 }
 
-/* The blobs moved while they grew: dead and gone ones of a view lie one behind the other. */
-static void set_addresses(struct manifest *m, const struct buf *blobs)
+/* The blobs moved while they grew. */
+static const uint8_t *set_addresses(struct buf *list, const uint8_t *at)
 {
-    struct dead_ref *dead = (struct dead_ref *)m->dead.data;
-    struct dead_ref *gone = (struct dead_ref *)m->gone.data;
-    size_t ndead = m->dead.len / sizeof *dead, ngone = m->gone.len / sizeof *gone, g = 0;
-    const uint8_t *at = blobs->data;
-    for (size_t i = 0; i < ndead; i++) {
-        dead[i].mask = at;
-        at += dead[i].mask_len;
-        if (g < ngone && gone[g].segment == dead[i].segment) {
-            gone[g].mask = at;
-            at += gone[g++].mask_len;
-        }
+    struct dead_ref *d = (struct dead_ref *)list->data;
+    for (size_t i = 0; i < list->len / sizeof *d; i++) {
+        d[i].mask = at;
+        at += d[i].mask_len;
     }
-    ASSERT(g == ngone); /* gone rows are dead */
+    return at;
 }
 
 enum err manifest_of(const struct snapshot *s, struct manifest *out, struct buf *blobs,
@@ -183,11 +176,12 @@ enum err manifest_of(const struct snapshot *s, struct manifest *out, struct buf 
                                   .rows = v->rows,
                                   .base_ordinal = v->segment->base_ordinal};
         buf_put(&out->segments, &ref, sizeof ref);
-        ok = put_mask(v->dead, ref.id, &out->dead, blobs) &&
-             put_mask(v->gone, ref.id, &out->gone, blobs);
+        ok = put_mask(v->dead, ref.id, &out->dead, blobs);
     }
+    for (uint32_t i = 0; ok && i < s->nviews; i++)
+        ok = put_mask(s->views[i].gone, s->views[i].segment->id, &out->gone, blobs);
     if (ok && !blobs->failed && !out->segments.failed && !out->dead.failed && !out->gone.failed) {
-        set_addresses(out, blobs);
+        (void)set_addresses(&out->gone, set_addresses(&out->dead, blobs->data));
         return ERR_OK;
     }
     manifest_deinit(out);

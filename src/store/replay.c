@@ -5,6 +5,8 @@
  *
  * Threads: one, at open. Failure: ERR_CORRUPT for a record that contradicts what came before it;
  * the collection is then given up as a whole. */
+#include <inttypes.h>
+
 #include "store/collection_internal.h"
 
 struct snapshot *snapshot_empty(struct schema *schema, uint64_t version)
@@ -72,6 +74,10 @@ static enum err open_added(struct collection *c, const struct buf *refs, struct 
     enum err e = list ? ERR_OK : err_no_memory(ctx, n * sizeof *list);
     for (; e == ERR_OK && nopen < n; nopen++) {
         e = collection_check_unknown(c, r[nopen].id, ctx);
+        for (size_t i = 0; e == ERR_OK && i < nopen; i++) {
+            if (r[i].id == r[nopen].id)
+                e = err_set(ctx, ERR_CORRUPT, "segment %016" PRIx64 " comes twice", r[i].id);
+        }
         if (e == ERR_OK)
             e = segment_open_ref(c, &r[nopen], &list[nopen], ctx);
         if (e != ERR_OK)

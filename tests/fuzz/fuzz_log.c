@@ -14,7 +14,7 @@
 #include "store/collection_internal.h"
 #include "store/wal_format.h"
 
-enum { FILES_MAX = 4, KEYS_READ_MAX = 200 };
+enum { FILES_MAX = 4, KEYS_READ_MAX = 200, VERSIONS_READ_MAX = 6 };
 
 struct writing {
     unsigned number;
@@ -168,6 +168,21 @@ static void read_rows(const struct snapshot *s)
     row_builder_deinit(&rb);
 }
 
+/* Older versions, as far as what is there leads to them. */
+static void read_versions(struct collection *c)
+{
+    uint64_t newest = collection_snapshot(c)->version;
+    uint64_t from = newest > VERSIONS_READ_MAX ? newest - VERSIONS_READ_MAX : 0;
+    for (uint64_t v = from; v <= newest; v++) {
+        struct snapshot *s;
+        if (collection_open_version(c, v, true, &s, NULL) != ERR_OK)
+            continue;
+        read_rows(s);
+        snapshot_release(s);
+    }
+    (void)history_verify(c, NULL);
+}
+
 static void open_and_read(void)
 {
     struct collection *c;
@@ -179,6 +194,7 @@ static void open_and_read(void)
     }
     epoch_enter();
     read_rows(collection_snapshot(c));
+    read_versions(c);
     epoch_leave();
     collection_release(c);
     epoch_drain();

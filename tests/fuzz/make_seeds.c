@@ -275,6 +275,48 @@ static void put_segment(struct buf *out, uint64_t version)
     commit_record_deinit(&r);
 }
 
+/* Everything goes, or segment 2 comes back. */
+static void put_replacement(struct buf *out, uint64_t version, bool restores)
+{
+    struct commit_record r = {
+        .meta = {.version = version}, .tail_id = 1, .replace_all = !restores, .restores = restores};
+    struct segment_ref ref = {.id = SEGMENT_ID, .base_version = 2, .rows = SEGMENT_ROWS};
+    r.meta.live_rows = restores ? SEGMENT_ROWS : 0;
+    if (restores)
+        buf_put(&r.target.segments, &ref, sizeof ref);
+    put_commit(out, &r);
+    commit_record_deinit(&r);
+}
+
+static void put_tag_and_vacuum(struct buf *out, uint64_t version)
+{
+    struct tag_record tag = {"v1", 2, true, version - 1};
+    struct vacuum_record vacuum = {.horizon = version};
+    struct buf record = {0};
+    tag_record_encode(&tag, &record);
+    put_piece(out, 0, record.data, record.len);
+    buf_reset(&record);
+    buf_put(&vacuum.kept, &tag.version, sizeof tag.version);
+    vacuum_record_encode(&vacuum, &record);
+    put_piece(out, 0, record.data, record.len);
+    vacuum_record_deinit(&vacuum);
+    buf_deinit(&record);
+}
+
+static void put_compaction(struct buf *out)
+{
+    struct compact_record r = {0};
+    struct segment_ref ref = {.id = SEGMENT_ID, .rows = SEGMENT_ROWS};
+    uint64_t tail = 1;
+    struct buf record = {0};
+    buf_put(&r.removed, &tail, sizeof tail);
+    buf_put(&r.added.segments, &ref, sizeof ref);
+    compact_record_encode(&r, &record);
+    put_piece(out, 0, record.data, record.len);
+    compact_record_deinit(&r);
+    buf_deinit(&record);
+}
+
 static void put_checkpoint(struct buf *out, struct schema *s, uint64_t version)
 {
     static const uint8_t id[16];
@@ -282,14 +324,23 @@ static void put_checkpoint(struct buf *out, struct schema *s, uint64_t version)
     struct checkpoint cp = {.schema = s,
                             .meta = {.version = version, .live_rows = SEGMENT_ROWS},
                             .next_segment_id = 3,
-                            .first_group = 1};
+                            .first_group = 1,
+                            .items = version,
+                            .horizon = version - 1};
+    struct tag_ref tag = {"v7", 2, version};
     struct segment_ref ref = {.id = SEGMENT_ID, .base_version = version, .rows = SEGMENT_ROWS};
     buf_put(&cp.manifest.segments, &ref, sizeof ref);
+    buf_put(&cp.registry, &ref, sizeof ref);
+    buf_put(&cp.tags, &tag, sizeof tag);
+    buf_put(&cp.kept, &version, sizeof version);
     checkpoint_encode(&cp, id, &file);
     size_t envelope = 8 + 4 + 16 + 8 + 4;
     put_piece(out, 4, file.data + envelope, file.len - envelope);
     buf_deinit(&file);
     buf_deinit(&cp.manifest.segments);
+    buf_deinit(&cp.registry);
+    buf_deinit(&cp.tags);
+    buf_deinit(&cp.kept);
 }
 
 static void log_seeds(void)
@@ -302,6 +353,20 @@ static void log_seeds(void)
     put_piece(&out, 3, "", 0);
     put_rows(&out, s, 3, 2);
     save("log", "commits", out.data, out.len);
+    buf_reset(&out);
+    put_create(&out, s);
+    put_rows(&out, s, 1, 3);
+    put_segment(&out, 2);
+    put_replacement(&out, 3, false);
+    put_tag_and_vacuum(&out, 3);
+    put_replacement(&out, 4, true);
+    put_rows(&out, s, 5, 2);
+    save("log", "versions", out.data, out.len);
+    buf_reset(&out);
+    put_create(&out, s);
+    put_compaction(&out);
+    put_rows(&out, s, 1, 3);
+    save("log", "compaction", out.data, out.len);
     buf_reset(&out);
     put_checkpoint(&out, s, 7);
     put_rows(&out, s, 8, 2);
