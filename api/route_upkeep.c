@@ -1,12 +1,14 @@
-/* Upkeep on request: compact, vacuum.
+/* Upkeep on request: compact, vacuum, purge.
  *
  * Threads: they work for long and wait for the disk, so they run on a writer, holding a reference
  * to the collection and no epoch section. Failure: the store's sentence; what was done by then is
  * whole and stays. */
 #include "api/routes.h"
 
-#include "api/json_writer.h"
+#include "api/problem.h"
+#include "api/row_json.h"
 #include "base/epoch.h"
+#include "store/batch.h"
 #include "store/upkeep.h"
 
 static enum err hold_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
@@ -110,4 +112,76 @@ enum err upkeep_vacuum(struct request *r, struct err_ctx *ctx)
                (unsigned long long)result.segments, (unsigned long long)result.bytes,
                (unsigned long long)result.horizon);
     return ERR_OK;
+}
+
+/* ---- purge ---- */
+
+static enum err read_keys(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
+{
+    bool more;
+    RETURN_NOT_OK(json_array(json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_item(json, &more, ctx));
+        if (!more)
+            return ERR_OK;
+        int64_t row = (int64_t)b->rows;
+        enum err e = key_read_row(json, b, ctx);
+        if (e != ERR_OK) {
+            problem_place(ctx, row, "keys", 4);
+            return e;
+        }
+    }
+}
+
+static enum err read_purge_body(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
+{
+    struct json_slice name;
+    bool more, seen = false;
+    RETURN_NOT_OK(json_object(json, ctx));
+    for (;; seen = true) {
+        RETURN_NOT_OK(json_next_field(json, &name, &more, ctx));
+        if (!more)
+            break;
+        if (!json_slice_is(name, "keys"))
+            return request_unknown_field(name, "the body of a purge", "keys", ctx);
+        if (seen)
+            return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
+        RETURN_NOT_OK(read_keys(json, b, ctx));
+    }
+    if (!seen)
+        return err_set_at(ctx, ERR_INVALID, -1, "keys", "the body needs \"keys\":[..]");
+    return json_end(json, ctx);
+}
+
+static enum err purge(struct request *r, struct collection *c, struct batch *keys,
+                      struct err_ctx *ctx)
+{
+    struct purge_result result;
+    json_reinit(&r->json, r->body.data, r->body.len, 0);
+    RETURN_NOT_OK(read_purge_body(&r->json, keys, ctx));
+    RETURN_NOT_OK(collection_purge(c, keys, &result, ctx));
+    r->version = (int64_t)result.version;
+    buf_printf(&r->out, "{\"version\":%llu,\"purged\":%llu}\n", (unsigned long long)result.version,
+               (unsigned long long)result.purged);
+    return ERR_OK;
+}
+
+enum err upkeep_purge(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    struct batch *keys;
+    if (r->body.len == 0)
+        return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
+    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    epoch_enter();
+    struct schema *s = schema_acquire(collection_snapshot(c)->schema);
+    epoch_leave();
+    enum err e = batch_new(s, &keys, ctx);
+    schema_release(s);
+    if (e == ERR_OK) {
+        e = purge(r, c, keys, ctx);
+        batch_free(keys);
+    }
+    collection_release(c);
+    return e;
 }

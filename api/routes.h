@@ -50,6 +50,7 @@ enum err fetch_row(struct request *r, struct err_ctx *ctx);
 /* route_upkeep.c */
 enum err upkeep_compact(struct request *r, struct err_ctx *ctx);
 enum err upkeep_vacuum(struct request *r, struct err_ctx *ctx);
+enum err upkeep_purge(struct request *r, struct err_ctx *ctx);
 
 /* route_ops.c */
 enum err ops_root(struct request *r, struct err_ctx *ctx);

@@ -119,20 +119,17 @@ static void carry_view(const struct merge_map *map, const struct view *before,
     carry_mask(map, before->gone, now->gone, all->gone, all);
 }
 
-/* History: rows of the merge that were dead, and kept, when it began. Outside the lock. */
+/* Rows of the merge that were dead, and kept, when it began. Outside the lock. */
 static void start_carried(const struct compaction *job, struct carried *all)
 {
     *all = (struct carried){.dead = roaring_bitmap_create(), .gone = roaring_bitmap_create()};
     all->failed = !all->dead || !all->gone;
     for (size_t i = 0; i < job->n && !all->failed; i++) {
         const struct view *v = &job->base->views[job->views[i]];
-        struct difference d;
-        if (view_dropped(job->base, v) == v->dead)
-            continue;
-        if (!compare_masks(v->gone, v->dead, &d) ||
-            !carry(&job->out.maps[i], d.set, true, all->dead))
-            all->failed = true;
-        difference_deinit(&d);
+        if (v->dead != job->inputs[i].drop)
+            carry_mask(&job->out.maps[i], NULL, v->dead, all->dead, all);
+        if (v->gone != job->inputs[i].drop)
+            carry_mask(&job->out.maps[i], NULL, v->gone, all->gone, all);
     }
 }
 

@@ -2,6 +2,7 @@
  *
  *   compact  segments that stand side by side become one; no version changes
  *   vacuum   versions beyond the retention go, and with them the files that only they needed
+ *   purge    keys leave every version and the disk: the one thing that changes old versions
  *
  * A thread of the catalog does both by itself once it was started; these calls do them at once.
  * Threads: any but those of the HTTP pool; they block, one at a time a collection. */
@@ -10,6 +11,7 @@
 
 #include "store/collection.h"
 
+struct batch;
 struct catalog;
 
 struct upkeep_options {
@@ -47,5 +49,14 @@ struct vacuum_result {
  * it returns, unless a reader still has them open. */
 WARN_UNUSED enum err collection_vacuum(struct collection *c, const struct vacuum_options *options,
                                        struct vacuum_result *out, struct err_ctx *ctx);
+
+struct purge_result {
+    uint64_t version; /* the newest, the first without the keys */
+    uint64_t purged;  /* keys of which any version had rows */
+};
+/* Removes the keys in `keys` (features ignored) from every version. When it returns ERR_OK no file
+ * holds a row of theirs; after an error, or a crash, some may: do it again. */
+WARN_UNUSED enum err collection_purge(struct collection *c, const struct batch *keys,
+                                      struct purge_result *out, struct err_ctx *ctx);
 
 #endif
