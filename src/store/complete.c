@@ -193,6 +193,7 @@ static enum err begin(struct completion *k, struct err_ctx *ctx)
     struct collection *c = k->rv->c;
     char path[PATH_CAP];
     RETURN_NOT_OK(load_input_add(k->rv->in, &k->out, ctx));
+    k->out->superseded = true; /* until it is whole */
     k->id = atomic_fetch_add(&c->next_segment_id, 1);
     k->runs.len = 0;
     segment_file_path(c, "staging", k->id, path, sizeof path);
@@ -262,6 +263,7 @@ static enum err finish(struct completion *k, struct err_ctx *ctx)
     k->writer = NULL;
     RETURN_NOT_OK(segment_open(out->path, k->rv->c->id, &out->segment, ctx));
     segment_set_scrubbed(out->segment);
+    out->superseded = false;
     out->partials = (const struct partial *)out->own_partials.data;
     out->npartials = out->own_partials.len / sizeof *out->partials;
     out->present = out->own_present.data;
@@ -290,10 +292,8 @@ static enum err write_all(struct completion *k, const struct row_places *places,
 static void give_up(struct resolve *rv, size_t from)
 {
     struct load_input *in = rv->in;
-    for (size_t i = from; i < in->n; i++) {
+    for (size_t i = from; i < in->n; i++)
         in->seg[i].superseded = true;
-        in->seg[i].rows = 0;
-    }
 }
 
 enum err resolve_complete(struct resolve *rv, struct err_ctx *ctx)

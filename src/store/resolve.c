@@ -242,7 +242,8 @@ static enum err event_key(struct resolve *rv, size_t at, uint32_t row, const str
     }
     mark(rv, &newest->stale, row, sign);
     rv->stale += (uint64_t)sign;
-    rv->stale_vectors += segment_vector(newest->segment, row) ? (uint64_t)sign : 0;
+    if (!newest->scratch) /* whose vectors count only as they go into the record */
+        rv->stale_vectors += segment_vector(newest->segment, row) ? (uint64_t)sign : 0;
     return ERR_OK;
 }
 

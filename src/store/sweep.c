@@ -70,7 +70,7 @@ static enum err take_all(struct resolve *rv, bool named, struct err_ctx *ctx)
             RETURN_NOT_OK(take_held(rv, named, i, ctx));
     }
     for (size_t i = 0; i < in->n; i++) {
-        for (uint32_t row = 0; row < in->seg[i].rows; row++) {
+        for (uint32_t row = 0; !in->seg[i].superseded && row < in->seg[i].rows; row++) {
             if (!incoming_lost(&in->seg[i], row))
                 RETURN_NOT_OK(take_staged(rv, named, &in->seg[i], row, ctx));
         }
