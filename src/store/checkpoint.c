@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "store/collection_internal.h"
 
 /* ---- loading ---- */
@@ -321,6 +322,7 @@ enum err checkpoint_write(struct collection *c, struct err_ctx *ctx)
     }
     remove_superseded(c, dir);
     history_rebase(c, base);
+    history_prune(c, clock_wall_us());
     pthread_mutex_lock(&c->commit_lock);
     struct rotation *done = c->rotated;
     c->rotated = NULL;

@@ -92,6 +92,9 @@ WARN_UNUSED enum err manifest_of(const struct snapshot *s, struct manifest *out,
 WARN_UNUSED enum err history_write(struct collection *c, uint64_t upto, struct err_ctx *ctx);
 /* They are in history files and a checkpoint stands at `base`, which is taken over. */
 void history_rebase(struct collection *c, struct piece *base);
+/* Unlinks the oldest history files whose versions are all let go and whose commits are all more
+ * than 7 days older than `now_us`: till then they answer repeated requests. With the seal lock. */
+void history_prune(struct collection *c, int64_t now_us);
 /* Notes the history files that there are. */
 WARN_UNUSED enum err history_open(struct collection *c, struct err_ctx *ctx);
 /* Every history file is whole, follows the one before it and ends within the log. */

@@ -19,6 +19,8 @@
 
 enum { FILE_BYTES = 1 << 20 };
 
+#define KEEP_US (7ll * 24 * 3600 * 1000 * 1000)
+
 void history_path(const struct collection *c, uint64_t first_version, char *out, size_t cap)
 {
     char dir[PATH_CAP - 64];
@@ -179,6 +181,54 @@ enum err history_write(struct collection *c, uint64_t upto, struct err_ctx *ctx)
         note_file(c, w.file.first_version);
     drop_items(&w);
     return e;
+}
+
+/* ---- removing ---- */
+
+/* The oldest file's name, when the versions in it are let go; 0 = none. A version is read from the
+ * newest file that begins at or before it. */
+static uint64_t oldest_unneeded(struct collection *c)
+{
+    struct history *h = &c->history;
+    pthread_mutex_lock(&h->lock);
+    const uint64_t *first = (const uint64_t *)h->files.data;
+    uint64_t wanted = h->kept.len ? *(const uint64_t *)h->kept.data : h->horizon;
+    bool unneeded = h->files.len / sizeof *first > 1 && first[1] <= wanted;
+    uint64_t name = unneeded ? first[0] : 0;
+    pthread_mutex_unlock(&h->lock);
+    return name;
+}
+
+static void forget_oldest(struct history *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->files.len -= sizeof(uint64_t);
+    memmove(h->files.data, h->files.data + sizeof(uint64_t), h->files.len);
+    pthread_mutex_unlock(&h->lock);
+}
+
+void history_prune(struct collection *c, int64_t now_us)
+{
+    char path[PATH_CAP];
+    struct buf data = {0};
+    struct history_file f;
+    struct err_ctx why;
+    for (uint64_t name; (name = oldest_unneeded(c));) {
+        err_clear(&why);
+        history_path(c, name, path, sizeof path);
+        if (history_file_read(c->io, path, c->id, &data, &f, &why) != ERR_OK) {
+            log_warn("collection %s: history stays: %s", c->name, why.detail);
+            break;
+        }
+        if (f.last_time_us > now_us - KEEP_US)
+            break;
+        if (io_unlink(c->io, path, &why) != ERR_OK) {
+            log_warn("%s stays behind: %s", path, why.detail);
+            break;
+        }
+        forget_oldest(&c->history);
+    }
+    buf_deinit(&data);
 }
 
 /* ---- at a start ---- */
