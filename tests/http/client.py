@@ -235,6 +235,12 @@ class Collection:
     def restore(self, **body):
         return expect(self.client.post(f"{self.path}/restore", body))
 
+    def compact(self):
+        return expect(self.client.post(f"{self.path}/compact"))
+
+    def vacuum(self, **body):
+        return expect(self.client.post(f"{self.path}/vacuum", body))
+
     def diff(self, **query):
         return expect(self.client.get(f"{self.path}/diff?{urlencode(query)}"))
 

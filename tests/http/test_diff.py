@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from client import Collection, problem
+from client import NDJSON, Collection, problem
 
 
 class History:
@@ -89,6 +89,26 @@ def test_it_is_the_same_after_a_restart(own_daemon):
     history.c = c.on(own_daemon.client)
     history.load(["k1", "new"])
     for a, b in [(1, 2), (2, 1), (0, 4), (4, 0), (2, 4), (3, 3)]:
+        history.expect(a, b)
+
+
+def test_a_compaction_changes_no_diff(own_daemon):
+    c = Collection(own_daemon.client, "c").create(key="string", features={"n": "int32"})
+    history = History(c)
+    for n in range(4):  # each a segment file: more than a commit may leave in memory
+        history.load([f"k{i}" for i in range(n * 6000, n * 6000 + 17000)], content_type=NDJSON)
+    history.delete([f"k{i}" for i in range(10000, 15000)])
+    history.load(["k3", "new"])
+    done = c.compact()
+    assert done["segments_after"] < done["segments_before"], done
+    history.load(["k4", "k10000"])
+    history.restore(4)
+    pairs = [(1, 4), (4, 5), (5, 6), (6, 5), (2, 6), (6, 7), (4, 7), (4, 8), (0, 8), (8, 1)]
+    for a, b in pairs:
+        history.expect(a, b)
+    own_daemon.restart()
+    history.c = c.on(own_daemon.client)
+    for a, b in pairs:
         history.expect(a, b)
 
 

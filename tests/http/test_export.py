@@ -242,12 +242,65 @@ def test_bytes_and_etag_outlast_loads_patches_deletions_and_restarts(own_daemon,
     assert (fingerprints(c, 3), fingerprints(c, 5)) == before
     assert b"later" in c.export(8, "csv")
     own_daemon.stop()
-    own_daemon.start()  # sealed into files meanwhile
+    own_daemon.start()
     c = c.on(own_daemon.client)
     assert (fingerprints(c, 3), fingerprints(c, 5)) == before
     own_daemon.restart()
     c = c.on(own_daemon.client)
     assert (fingerprints(c, 3), fingerprints(c, 5)) == before
+
+
+BULK = 17000  # more than one commit may leave in memory: a segment file
+
+
+def test_a_compaction_changes_no_export(own_daemon):
+    c = Collection(own_daemon.client, "c")
+    c.create(key="int64", vector={"dim": 2, "metric": "l2"}, features={"n": "int32"})
+    for n in range(5):
+        first = n * 5000
+        rows = [{"key": k, "vector": [k, n], "n": n} for k in range(first, first + BULK)]
+        c.load(rows, NDJSON)
+        c.load([{"key": first + 3, "n": -n}])
+    c.delete_rows(list(range(8000, 12000)))
+    before = [fingerprints(c, v) for v in range(1, 12)]
+    done = c.compact()
+    assert done["segments_after"] < done["segments_before"], done
+    assert [fingerprints(c, v) for v in range(1, 12)] == before
+    own_daemon.restart()
+    c = c.on(own_daemon.client)
+    assert [fingerprints(c, v) for v in range(1, 12)] == before
+    c.load([{"key": 1, "n": 9}])
+    assert [fingerprints(c, v) for v in range(1, 12)] == before
+
+
+def test_a_restore_has_the_etag_of_what_it_brings_back(collection):
+    collection.create(key="int64", vector={"dim": 2, "metric": "l2"}, features={"n": "int32"})
+    collection.load([{"key": k, "vector": [k, 1], "n": k} for k in range(50)])
+    collection.load([{"key": k, "vector": [k, 2], "n": -k} for k in range(25, 75)])
+    collection.restore(version=1)
+    assert fingerprints(collection, 3) == fingerprints(collection, 1)
+
+
+def test_a_version_being_exported_outlives_vacuum(start_daemon):
+    daemon = start_daemon()
+    c = Collection(daemon.client, "c").create(
+        key="int64", vector={"dim": 64, "metric": "l2"}, index={"kind": "flat"}
+    )
+    c.load_vectors(np.random.default_rng(6).standard_normal((70000, 64)).astype(np.float32))
+    whole = c.export(1, "ndjson")
+    s, got = start_reading(c)
+    for n in range(3):
+        c.load_vectors(np.full((20000, 64), n, np.float32), first_key=n * 20000)
+    c.compact()
+    c.vacuum(versions=1)
+    assert c.send_export(1, "npy", method="HEAD").status == 200, "it is pinned"
+    while not got.endswith(b"0\r\n\r\n"):
+        got += s.recv(1 << 20)
+    s.close()
+    assert b"".join(chunks(got[got.index(b"\r\n\r\n") + 4 :])) == whole
+    wait_exports(daemon.client, 0)
+    c.vacuum(versions=1)
+    problem(c.send_export(1, "ndjson"), 410, "1")
 
 
 def test_the_newest_version_by_number_has_the_columns_of_its_commit(collection):

@@ -168,6 +168,34 @@ def test_versions_that_are_not_there(four):
             problem(answer, 404, word)
 
 
+def test_vacuumed_versions_are_gone_everywhere(four):
+    expect(four.client.delete(f"{four.path}/tags/two"), 204)
+    moment = four.version(2)["time"]
+    four.load([{"key": "z"}])
+    four.vacuum(versions=1)
+    for selector in ({"version": 2}, {"as_of": moment}):
+        for answer in everywhere(four, selector):
+            problem(answer, 410)
+    gone = [
+        four.client.get(f"{four.path}/versions/2"),
+        four.send_export(2, "csv"),
+        four.client.get(f"{four.path}/diff?from=2"),
+        four.client.get(f"{four.path}/diff?from=5&to=2"),
+        four.client.put(f"{four.path}/tags/t", {"version": 2}),
+        four.client.post(f"{four.path}/restore", {"version": 2}),
+    ]
+    for answer in gone:
+        problem(answer, 410, "2")
+    assert [v["version"] for v in four.versions()] == [5]
+
+
+def test_tagged_versions_stay(four):
+    four.load([{"key": "z"}])
+    four.vacuum(versions=1)
+    check(four, 2, {"tag": "two"})
+    problem(four.client.get(f"{four.path}/versions/3"), 410, "3")
+
+
 def test_selectors_that_do_not_parse(four):
     for selector in ({"tag": "a/b"}, {"as_of": "noon"}, {"version": -1}):
         for answer in everywhere(four, selector):
