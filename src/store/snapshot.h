@@ -38,7 +38,7 @@ struct snapshot {
     uint64_t rows;        /* live rows */
     uint64_t vectors;     /* live rows with a vector */
     uint64_t bytes;       /* of the files and tail behind it */
-    struct digest digest; /* additive hash over the live canonical rows */
+    struct digest digest; /* additive hash over the canonical rows, live and history */
     uint32_t nviews;
     struct view views[];
 };
