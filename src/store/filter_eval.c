@@ -276,9 +276,13 @@ static uint8_t compare_values(struct value a, uint8_t type_a, struct value b, ui
     return a.i < b.i ? LESS : a.i > b.i ? GREATER : EQUAL;
 }
 
+static const uint8_t *constant(const struct filter *f, const struct filter_node *n)
+{
+    return f->bytes.data + n->data.at;
+}
+
 static bool test(const struct filter *f, const struct filter_node *n, struct value v)
 {
-    const uint8_t *constant = f->bytes.data + n->data.at;
     switch ((enum filter_op)n->op) {
     case FILTER_IN_INT:
         return in_ints(f, n, v.i);
@@ -287,7 +291,7 @@ static bool test(const struct filter *f, const struct filter_node *n, struct val
     case FILTER_IN_BYTES:
         return in_bytes(f, n, v);
     case FILTER_COMPARE:
-        return compare_bytes(v.s.p, v.s.n, constant, n->data.n) & n->verdicts;
+        return compare_bytes(v.s.p, v.s.n, constant(f, n), n->data.n) & n->verdicts;
     case FILTER_LIKE:
         return like_match(f, n, v.s.p, v.s.n);
     case FILTER_HAS_INT:
@@ -295,7 +299,7 @@ static bool test(const struct filter *f, const struct filter_node *n, struct val
     case FILTER_HAS_FLOAT:
         return list_has_float(v, n->f.lo);
     case FILTER_HAS_BYTES:
-        return list_has_bytes(v, constant, n->data.n);
+        return list_has_bytes(v, constant(f, n), n->data.n);
     default:
         ASSERT(false);
     }

@@ -293,7 +293,8 @@ enum err filter_parse(const struct schema *s, const char *text, size_t n, struct
     if (!f)
         return err_no_memory(ctx, sizeof(*f));
     struct parser p = {.f = f, .schema = s, .start = text, .p = text, .end = text + n, .ctx = ctx};
-    enum err e = parse_all(&p);
+    /* so that an offset into the constants never meets NULL */
+    enum err e = buf_reserve(&f->bytes, 64) ? parse_all(&p) : err_no_memory(ctx, 64);
     if (e != ERR_OK) {
         filter_free(f);
         return e;
