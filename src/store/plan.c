@@ -403,6 +403,7 @@ void plan_apply(struct collection *c, struct plan *p)
         p->next->bytes += tail_bytes(c->tail) - before;
     for (size_t i = 0; i < p->nadded; i++)
         registry_add(c, p->added[i]);
+    c->restores += r->restores;
     snapshot_release(c->head);
     c->head = snapshot_acquire(p->next);
 }

@@ -40,6 +40,7 @@ struct vacuum {
     struct buf old_kept, kept; /* u64, ascending, before their horizon */
     struct buf removed;        /* u64: segments that no kept version needs */
     uint64_t bytes;            /* of their files */
+    uint64_t restores;         /* before the survey: one since may need some of `removed` */
 };
 
 static void vacuum_deinit(struct vacuum *v)
@@ -193,6 +194,7 @@ static enum err survey(struct vacuum *v, const struct vacuum_options *o, struct 
     RETURN_NOT_OK(find_horizon(v, o, ctx));
     pthread_mutex_lock(&v->c->commit_lock);
     find_kept(v, &v->kept);
+    v->restores = v->c->restores;
     pthread_mutex_unlock(&v->c->commit_lock);
     if (v->kept.failed || v->old_kept.failed)
         return err_no_memory(ctx, v->kept.len);
@@ -206,7 +208,8 @@ static bool same(const struct buf *a, const struct buf *b)
     return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
-/* With the commit lock. ERR_CONFLICT when a version was tagged or pinned since the survey. */
+/* With the commit lock. ERR_CONFLICT when a version was tagged, pinned or restored since the
+ * survey. */
 static enum err check_kept(const struct vacuum *v, struct err_ctx *ctx)
 {
     struct buf kept = {0};
@@ -214,8 +217,9 @@ static enum err check_kept(const struct vacuum *v, struct err_ctx *ctx)
     enum err e = ERR_OK;
     if (kept.failed)
         e = err_no_memory(ctx, kept.len);
-    else if (!same(&kept, &v->kept))
-        e = err_set(ctx, ERR_CONFLICT, "tags kept changing while vacuum ran; try again");
+    else if (!same(&kept, &v->kept) || v->restores != v->c->restores)
+        e = err_set(ctx, ERR_CONFLICT,
+                    "tags kept changing, or restores coming, while vacuum ran; try again");
     buf_deinit(&kept);
     return e;
 }

@@ -10,7 +10,8 @@ static void put_mask(struct buf *list, uint64_t segment, struct buf *hold, uint3
 {
     roaring_bitmap_t *r = roaring_bitmap_of(1, row);
     struct dead_ref d = {.segment = segment, .mask_len = roaring_bitmap_portable_size_in_bytes(r)};
-    assert_true(buf_reserve(hold, 4096));
+    assert_true(hold->cap || buf_reserve(hold, 4096)); /* what is in it does not move */
+    assert_true(hold->cap - hold->len >= d.mask_len);
     d.mask = hold->data + hold->len;
     roaring_bitmap_portable_serialize(r, buf_extend(hold, d.mask_len));
     roaring_bitmap_free(r);
