@@ -247,9 +247,9 @@ static inline void rig_compact(struct rig *r)
     buf_deinit(&bytes);
 }
 
-/* Lets go of the versions before `horizon` but those that tags and pins hold, and of the files that
- * nobody needs then. */
-static inline size_t rig_vacuum(struct rig *r, uint64_t horizon)
+/* Lets go of the versions before `horizon` but those that tags and pins hold; `removed` (u64) are
+ * the segments that nobody needs then. */
+static inline void rig_log_vacuum(struct rig *r, uint64_t horizon, struct buf *removed)
 {
     struct fixture *f = &r->f;
     struct collection *c = r->c;
@@ -279,20 +279,29 @@ static inline size_t rig_vacuum(struct rig *r, uint64_t horizon)
     OK(vacuum_apply(c, &rec, &f->ctx));
     pthread_mutex_unlock(&c->commit_lock);
     OK(wal_wait(c->wal, ticket, &f->ctx));
-    OK(collection_checkpoint(c, &f->ctx));
-    size_t removed = rec.removed.len / 8;
-    for (size_t i = 0; i < removed; i++) {
-        char path[PATH_CAP];
-        segment_file_path(c, "segments", ((const uint64_t *)rec.removed.data)[i], path,
-                          sizeof path);
-        OK(io_unlink(c->io, path, &f->ctx));
-    }
+    buf_put(removed, rec.removed.data, rec.removed.len);
     vacuum_record_deinit(&rec);
     buf_deinit(&held);
     buf_deinit(&needed);
     buf_deinit(&all);
     buf_deinit(&bytes);
-    return removed;
+}
+
+/* The same, and their files go; how many. */
+static inline size_t rig_vacuum(struct rig *r, uint64_t horizon)
+{
+    struct buf removed = {0};
+    rig_log_vacuum(r, horizon, &removed);
+    OK_RIG(collection_checkpoint(r->c, &r->f.ctx));
+    size_t n = removed.len / 8;
+    for (size_t i = 0; i < n; i++) {
+        char path[PATH_CAP];
+        segment_file_path(r->c, "segments", ((const uint64_t *)removed.data)[i], path,
+                          sizeof path);
+        OK_RIG(io_unlink(r->c->io, path, &r->f.ctx));
+    }
+    buf_deinit(&removed);
+    return n;
 }
 
 /* ---- comparing ---- */

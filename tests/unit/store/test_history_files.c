@@ -221,11 +221,62 @@ static void a_crash_around_a_checkpoint_changes_nothing(void **state)
     }
 }
 
+/* Until a checkpoint stands behind a vacuum, the log leads to the files that it let go of. */
+static void a_vacuum_in_the_log_keeps_the_files_that_the_log_opens(void **state)
+{
+    (void)state;
+    struct rig rg, *r = &rg;
+    struct buf removed = {0};
+    char path[PATH_CAP];
+    rig_new(r, IO_POSIX, KEY_STRING);
+    rig_upsert(r, 0, 30);
+    OK_RIG(collection_seal(r->c, &r->f.ctx));
+    rig_compact(r); /* its file is named by a record of the log */
+    rig_upsert(r, 20, 40);
+    rig_replace_all(r, 5, 15);
+    rig_log_vacuum(r, 3, &removed);
+    assert_int_equal(removed.len / 8, 2);
+    rig_reopen(r);
+    for (size_t i = 0; i < 2; i++) {
+        segment_file_path(r->c, "segments", ((const uint64_t *)removed.data)[i], path, sizeof path);
+        assert_int_equal(access(path, F_OK), 0);
+    }
+    rig_expect(r, 3);
+    OK_RIG(collection_checkpoint(r->c, &r->f.ctx));
+    rig_reopen(r);
+    rig_expect(r, 3);
+    for (size_t i = 0; i < 2; i++) {
+        segment_file_path(r->c, "segments", ((const uint64_t *)removed.data)[i], path, sizeof path);
+        assert_int_not_equal(access(path, F_OK), 0);
+    }
+    buf_deinit(&removed);
+    rig_free(r);
+}
+
+static void an_idle_collection_is_checkpointed(void **state)
+{
+    (void)state;
+    struct rig rg, *r = &rg;
+    size_t left = 1;
+    rig_new(r, IO_AUTO, KEY_INT64);
+    upsert_many(r, 300);
+    for (int i = 0; left && i < 600; i++) {
+        usleep(50 * 1000);
+        pthread_mutex_lock(&r->c->history.lock);
+        left = r->c->history.nrecent;
+        pthread_mutex_unlock(&r->c->history.lock);
+    }
+    assert_int_equal(left, 0);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ten_thousand_versions_cost_little),
         cmocka_unit_test(files_follow_each_other),
+        cmocka_unit_test(a_vacuum_in_the_log_keeps_the_files_that_the_log_opens),
+        cmocka_unit_test(an_idle_collection_is_checkpointed),
         cmocka_unit_test(a_crash_around_a_checkpoint_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
