@@ -125,7 +125,8 @@ static bool listed(const char *const list[], const char *suffix)
 /* Calls fn for each file <16 hex digits>.<suffix> of a folder; others are noted. Names that end in
  * one of `others` (up to NULL) belong to another call. */
 static void each_numbered(struct check *ck, const char *folder, const char *suffix,
-                          const char *const others[], void (*fn)(struct check *ck, const char *path))
+                          const char *const others[],
+                          void (*fn)(struct check *ck, const char *path))
 {
     char dir[PATH_CAP], path[PATH_CAP + 300];
     snprintf(dir, sizeof dir, "%s/%s", ck->path, folder);

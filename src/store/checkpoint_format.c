@@ -123,11 +123,13 @@ enum err checkpoint_decode(const void *data, size_t n, const uint8_t collection_
     memset(out, 0, sizeof *out);
     struct cursor c;
     uint32_t format;
-    RETURN_NOT_OK(envelope_decode(data, n, CHECKPOINT_MAGIC, collection_id, "checkpoint", &format,
-                                  &c, ctx));
+    RETURN_NOT_OK(
+        envelope_decode(data, n, CHECKPOINT_MAGIC, collection_id, "checkpoint", &format, &c, ctx));
     if (format != CHECKPOINT_FORMAT && format != CHECKPOINT_FORMAT_FIRST)
-        return err_set(ctx, ERR_CORRUPT, "the checkpoint is of format %u, written by another "
-                       "release", format);
+        return err_set(ctx, ERR_CORRUPT,
+                       "the checkpoint is of format %u, written by another "
+                       "release",
+                       format);
     RETURN_NOT_OK(schema_decode(&c, &out->schema, ctx));
     if (format == CHECKPOINT_FORMAT) {
         meta_decode(&c, &out->meta);

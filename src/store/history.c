@@ -278,8 +278,9 @@ static bool not_kept(const struct snapshot *s, const void *arg)
 }
 
 /* With the history lock. What is released may free much: collected first. */
-static size_t take_cached(struct history *h, bool (*drop)(const struct snapshot *s, const void *arg),
-                          const void *arg, struct snapshot *out[VERSIONS_CACHED])
+static size_t take_cached(struct history *h,
+                          bool (*drop)(const struct snapshot *s, const void *arg), const void *arg,
+                          struct snapshot *out[VERSIONS_CACHED])
 {
     size_t n = 0;
     for (size_t i = 0; i < VERSIONS_CACHED; i++) {

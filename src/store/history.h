@@ -56,8 +56,8 @@ struct history {
     struct buf files;      /* u64: first versions of the history files, ascending */
     uint64_t base_version; /* of the CREATE record: the empty version */
     uint64_t horizon;
-    struct buf kept; /* u64, ascending, below the horizon */
-    struct buf pins; /* struct pin */
+    struct buf kept;   /* u64, ascending, below the horizon */
+    struct buf pins;   /* struct pin */
     struct buf in_log; /* u64 ids of segments that a replayed vacuum removed; at open only */
     struct cached_version cache[VERSIONS_CACHED];
     uint64_t stamp;

@@ -119,8 +119,8 @@ enum err history_file_decode(const void *data, size_t n, const uint8_t collectio
 {
     struct cursor c;
     uint32_t format;
-    RETURN_NOT_OK(envelope_decode(data, n, HISTORY_MAGIC, collection_id, "history file", &format,
-                                  &c, ctx));
+    RETURN_NOT_OK(
+        envelope_decode(data, n, HISTORY_MAGIC, collection_id, "history file", &format, &c, ctx));
     if (format != HISTORY_FORMAT)
         return err_set(ctx, ERR_CORRUPT,
                        "the history file is of format %u, written by another release", format);

@@ -5,7 +5,8 @@
  *   the active tail  keeps its row numbers whatever happens: its rows die instead of leaving
  *   segments         the record's own are added, before the tail
  *   inline rows      the tail grows by their number
- *   dead, gone       rows leave; an entry whose rows have all left leaves too, unless it is the tail
+ *   dead, gone       rows leave; an entry whose rows have all left leaves too, unless it is the
+ * tail
  *
  * Failure: memory, or ERR_CORRUPT; the state is then good for nothing but deinit. */
 #include "store/history_state.h"
@@ -91,8 +92,9 @@ static enum err mask_all(struct history_state *s, const struct buf *dead, const 
         for (size_t i = 0; i < list->len / sizeof *d; i++) {
             struct history_entry *e = find(s, d[i].segment);
             if (!e)
-                return err_set(ctx, ERR_CORRUPT, "rows die in segment %016" PRIx64
-                               ", which is not there", d[i].segment);
+                return err_set(ctx, ERR_CORRUPT,
+                               "rows die in segment %016" PRIx64 ", which is not there",
+                               d[i].segment);
             RETURN_NOT_OK(unite(which ? &e->gone : &e->dead, e->ref.rows, &d[i], ctx));
         }
     }

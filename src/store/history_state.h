@@ -14,9 +14,9 @@
 #include "store/history_file.h"
 
 struct history_entry {
-    struct segment_ref ref;  /* rows: those that the version knows of */
-    roaring_bitmap_t *dead;  /* NULL = none */
-    roaring_bitmap_t *gone;  /* NULL = none */
+    struct segment_ref ref; /* rows: those that the version knows of */
+    roaring_bitmap_t *dead; /* NULL = none */
+    roaring_bitmap_t *gone; /* NULL = none */
 };
 
 struct history_state {

@@ -120,7 +120,8 @@ static void unlink_or_warn(struct collection *c, const char *path)
         log_warn("%s stays behind: %s", path, why.detail);
 }
 
-/* A vacuum let go of it, but what is replayed at the next start opens it before it comes to that. */
+/* A vacuum let go of it, but what is replayed at the next start opens it before it comes to that.
+ */
 static bool in_log(const struct collection *c, uint64_t segment)
 {
     const struct buf *kept = &c->history.in_log;

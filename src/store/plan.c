@@ -2,9 +2,9 @@
  * that a restart rebuilds the same views, row numbers and masks. history_state.c follows the same
  * rules by segment ids.
  *
- * plan_commit and plan_compact do all that can fail and change nothing that a reader or a later commit could see
- * (a reservation in the tail apart); plan_apply only copies rows into reserved room and swaps the
- * head. Both run under the commit lock. */
+ * plan_commit and plan_compact do all that can fail and change nothing that a reader or a later
+ * commit could see (a reservation in the tail apart); plan_apply only copies rows into reserved
+ * room and swaps the head. Both run under the commit lock. */
 #include <inttypes.h>
 #include <roaring/roaring.h>
 
@@ -166,10 +166,10 @@ static enum err restore_view(struct collection *c, struct snapshot *s,
         return err_set(ctx, ERR_CORRUPT, "segment %016" PRIx64 " comes twice", ref->id);
     RETURN_NOT_OK(collection_segment(c, ref->id, &g, ctx));
     uint32_t rows = g->tail ? tail_rows(g) : g->rows;
-    enum err e = ref->rows <= rows && schema_extends(s->schema, g->schema)
-                     ? ERR_OK
-                     : err_set(ctx, ERR_CORRUPT, "segment %016" PRIx64 " is not the restored one",
-                               ref->id);
+    enum err e =
+        ref->rows <= rows && schema_extends(s->schema, g->schema)
+            ? ERR_OK
+            : err_set(ctx, ERR_CORRUPT, "segment %016" PRIx64 " is not the restored one", ref->id);
     if (e == ERR_OK)
         e = kill_from(s, add_view(s, &(struct view){.segment = g, .rows = rows}), ref->rows, ctx);
     segment_release(g);

@@ -322,8 +322,7 @@ static struct waiting in_closed_tails(struct collection *c)
     return sum;
 }
 
-static enum err wait_below(struct collection *c,
-                           struct waiting (*measure)(struct collection *),
+static enum err wait_below(struct collection *c, struct waiting (*measure)(struct collection *),
                            struct err_ctx *ctx)
 {
     struct timespec until = clock_after_ms(ROOM_WAIT_MS);

@@ -195,9 +195,10 @@ enum err collection_tag_set(struct collection *c, const char *tag, uint64_t vers
 {
     struct tag_record r = {tag, strlen(tag), true, version};
     if (!tag_valid(tag))
-        return err_set(ctx, ERR_INVALID,
-                       "tag '%.128s' is not allowed: it must match [A-Za-z0-9_][A-Za-z0-9_.-]{0,%d}",
-                       tag, TAG_MAX_BYTES - 1);
+        return err_set(
+            ctx, ERR_INVALID,
+            "tag '%.128s' is not allowed: it must match [A-Za-z0-9_][A-Za-z0-9_.-]{0,%d}", tag,
+            TAG_MAX_BYTES - 1);
     pthread_mutex_lock(&c->tag_lock);
     bool found;
     (void)place_of(atomic_load(&c->tags), tag, &found);

@@ -274,8 +274,7 @@ static enum err first_file(struct collection *c, const struct buf *files, int64_
     struct history_file f;
     *first = files->len / sizeof(uint64_t);
     while (*first > 0) {
-        RETURN_NOT_OK(
-            read_file(c, ((const uint64_t *)files->data)[*first - 1], data, &f, ctx));
+        RETURN_NOT_OK(read_file(c, ((const uint64_t *)files->data)[*first - 1], data, &f, ctx));
         if (f.last_time_us <= since_us && f.last_version >= f.first_version)
             return ERR_OK;
         --*first;

@@ -296,8 +296,7 @@ static inline size_t rig_vacuum(struct rig *r, uint64_t horizon)
     size_t n = removed.len / 8;
     for (size_t i = 0; i < n; i++) {
         char path[PATH_CAP];
-        segment_file_path(r->c, "segments", ((const uint64_t *)removed.data)[i], path,
-                          sizeof path);
+        segment_file_path(r->c, "segments", ((const uint64_t *)removed.data)[i], path, sizeof path);
         OK_RIG(io_unlink(r->c->io, path, &r->f.ctx));
     }
     buf_deinit(&removed);

@@ -374,7 +374,7 @@ static void tags_survive_and_move(void **state)
 #define EACH(test)                                                                                 \
     {#test, test, NULL, NULL, &params[0]},                                                         \
     {                                                                                              \
-        #test, test, NULL, NULL, &params[1]                                                        \
+#test, test, NULL, NULL, &params[1]                                                        \
     }
 
 int main(void)

@@ -189,8 +189,10 @@ static void seal_and_crash(struct rig *r, bool before_checkpoint)
         snprintf(command, sizeof command, "rm $(ls %s/c/log/*.ckpt | tail -1)", f->dir);
         run(command);
     }
-    snprintf(command, sizeof command, "cp -n %s.kept/*.log %s.kept/*.ckpt %s/c/log/ 2>/dev/null;"
-             " rm -rf %s.kept", f->dir, f->dir, f->dir, f->dir);
+    snprintf(command, sizeof command,
+             "cp -n %s.kept/*.log %s.kept/*.ckpt %s/c/log/ 2>/dev/null;"
+             " rm -rf %s.kept",
+             f->dir, f->dir, f->dir, f->dir);
     run(command);
     fixture_open(f);
     r->c = fixture_find(f, "c");

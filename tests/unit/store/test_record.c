@@ -141,8 +141,7 @@ static void a_commit_record_of_the_first_release_is_read(void **state)
     a.meta.metadata_len = a.meta.load_id_len = a.meta.idem_key_len = 0;
     a.gone.len = 0;
     commit_record_encode(&a, &out);
-    assert_int_equal(
-        commit_record_decode(out.data, out.len - later_bytes(&a), &b, NULL), ERR_OK);
+    assert_int_equal(commit_record_decode(out.data, out.len - later_bytes(&a), &b, NULL), ERR_OK);
     assert_int_equal(b.meta.version, 9);
     expect_blob(b.meta.message, b.meta.message_len, "hello", 5);
     expect_masks(&a.dead, &b.dead);
@@ -169,8 +168,9 @@ static void compactions_tags_and_vacuums_are_read_back(void **state)
     expect_blob(a.removed.data, a.removed.len, b.removed.data, b.removed.len);
     expect_refs(&a.added.segments, &b.added.segments);
     expect_masks(&a.added.dead, &b.added.dead);
-    assert_int_equal(compact_record_decode(out.data, out.len - 1, &(struct compact_record){0}, NULL),
-                     ERR_CORRUPT);
+    assert_int_equal(
+        compact_record_decode(out.data, out.len - 1, &(struct compact_record){0}, NULL),
+        ERR_CORRUPT);
     compact_record_deinit(&a);
     compact_record_deinit(&b);
 
