@@ -148,9 +148,10 @@ enum err worker_pool_submit(struct worker_pool *p, void (*fn)(void *), void *arg
     } else {
         p->jobs[(p->head + p->count) % p->queue_max] = (struct job){fn, arg, clock_mono_us()};
         p->count++;
-        pthread_cond_signal(&p->changed);
     }
     pthread_mutex_unlock(&p->lock);
+    if (e == ERR_OK) /* whoever wakes finds the lock free */
+        pthread_cond_signal(&p->changed);
     return e;
 }
 

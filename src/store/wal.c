@@ -197,6 +197,7 @@ static enum err reserve(struct wal *w, size_t n, struct err_ctx *ctx)
 enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticket,
                     struct err_ctx *ctx)
 {
+    bool complete = false;
     pthread_mutex_lock(&w->lock);
     enum err e = ERR_OK;
     if (w->failed.code != ERR_OK)
@@ -207,12 +208,13 @@ enum err wal_append(struct wal *w, const void *record, size_t n, uint64_t *ticke
         if (w->pending.len == 0)
             buf_put_zeros(&w->pending, sizeof(struct wal_group));
         buf_put_blob(&w->pending, record, n);
-        if (++w->pending_records == w->expected)
-            pthread_cond_signal(&w->gathered);
+        complete = ++w->pending_records == w->expected;
         w->ended = false;
         *ticket = ++w->queued;
     }
     pthread_mutex_unlock(&w->lock);
+    if (complete)
+        pthread_cond_signal(&w->gathered);
     return e;
 }
 
