@@ -2,6 +2,8 @@
  * writes its page before it asks the store, so that a refusal leaves the page that may be found. */
 #include "workload.h"
 
+#include "store/filter.h"
+
 /* A load that says it brings this much goes to segment files, whatever it brings. */
 static const uint64_t STREAMED_BYTES = 5 << 20;
 
@@ -86,7 +88,8 @@ static enum err add_rows(struct job *j, struct load *l, const struct span *s)
 
 static enum err load_span(struct job *j, enum load_mode mode, const struct span *s)
 {
-    struct load_options o = {.mode = mode, .expected_version = -1, .size_hint = s->size_hint};
+    struct load_options o = {
+        .mode = mode, .expected_version = -1, .size_hint = s->size_hint, .message = j->w->doing};
     struct commit_result r;
     struct load *l;
     RETURN_NOT_OK(load_new(j->c, &o, &l, &j->f->ctx));
@@ -161,6 +164,61 @@ enum err step_append(struct job *j)
     return load_span(j, LOAD_APPEND, &s);
 }
 
+enum err step_refresh(struct job *j)
+{
+    struct span s = random_span(j->w, 300);
+    page_wipe(j->p);
+    book_span(j, &s);
+    return load_span(j, LOAD_FULL_REFRESH, &s);
+}
+
+enum err step_refresh_streamed(struct job *j)
+{
+    struct span s = random_span(j->w, 2000);
+    s.size_hint = STREAMED_BYTES;
+    page_wipe(j->p);
+    book_span(j, &s);
+    return load_span(j, LOAD_FULL_REFRESH, &s);
+}
+
+/* A key's day is its own for good, so that no row lives in another partition. */
+enum err step_partition(struct job *j)
+{
+    struct span s = random_span(j->w, 400);
+    s.stride = DAYS;
+    for (int64_t key = s.from % DAYS; key < KEYS; key += DAYS)
+        page_set(j->p, key, ABSENT, ABSENT);
+    book_span(j, &s);
+    return load_span(j, LOAD_PARTITION, &s);
+}
+
+enum err step_delete_where(struct job *j)
+{
+    struct load_options o = {.expected_version = -1};
+    struct commit_result r;
+    struct filter *f;
+    char text[64];
+    int32_t limit = (int32_t)(random_below(j->w, (int64_t)j->w->step) * 1000);
+    snprintf(text, sizeof text, "count between %d and %d", limit, limit + 1500);
+    for (int64_t key = 0; key < KEYS; key++) {
+        const struct cell *cell = &j->p->cells[key];
+        if (cell->x != ABSENT && cell->count >= limit && cell->count <= limit + 1500)
+            page_set(j->p, key, ABSENT, ABSENT);
+    }
+    page_commit(j->p);
+    epoch_enter();
+    struct schema *schema = schema_acquire(collection_snapshot(j->c)->schema);
+    epoch_leave();
+    enum err e = filter_parse(schema, text, strlen(text), &f, &j->f->ctx);
+    schema_release(schema);
+    RETURN_NOT_OK(e);
+    e = collection_delete_filter(j->c, f, &o, &r, &j->f->ctx);
+    filter_free(f);
+    if (e == ERR_OK)
+        expect_version(j, r.version);
+    return e;
+}
+
 enum err step_delete(struct job *j)
 {
     struct load_options o = {.expected_version = -1};
@@ -191,7 +249,8 @@ enum err step_delete(struct job *j)
 enum err step_alter(struct job *j)
 {
     char name[32];
-    if (j->p->features == FEATURES_AFTER)
+    j->neutral = j->p->features == FEATURES_AFTER;
+    if (j->neutral)
         return ERR_OK;
     snprintf(name, sizeof name, "grown%u", j->p->features++);
     return try_alter(j->c, name, j->p->features & 1 ? FEATURE_INT64 : FEATURE_STRING, &j->f->ctx);
@@ -199,12 +258,14 @@ enum err step_alter(struct job *j)
 
 enum err step_seal(struct job *j)
 {
+    j->neutral = true;
     return collection_seal(j->c, &j->f->ctx);
 }
 
 /* A clean stop and start: the log is ended and replayed. */
 enum err step_reopen(struct job *j)
 {
+    j->neutral = true;
     fixture_reopen(j->f);
     return ERR_OK;
 }

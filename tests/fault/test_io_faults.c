@@ -11,11 +11,15 @@
 
 #include "base/log.h"
 
-static const char *const FIRST_LIFE[] = {"create",         "upsert", "streamed upsert",
-                                         "partial upsert", "seal",   "append",
-                                         "delete",         "alter",  "upsert"};
-static const char *const SECOND_LIFE[] = {"seal",   "partial upsert", "streamed upsert", "seal",
-                                          "delete", "drop",           "create",          "upsert"};
+static const char *const FIRST_LIFE[] = {
+    "create", "upsert", "streamed upsert", "tag",   "partial upsert",      "seal",
+    "append", "delete", "streamed upsert", "alter", "partition overwrite", "compact",
+    "upsert"};
+static const char *const SECOND_LIFE[] = {"seal",         "partial upsert", "streamed refresh",
+                                          "tag",          "seal",           "restore",
+                                          "delete where", "compact",        "vacuum",
+                                          "untag",        "refresh",        "upsert",
+                                          "drop",         "create",         "upsert"};
 enum {
     NFIRST = sizeof FIRST_LIFE / sizeof *FIRST_LIFE,
     NSECOND = sizeof SECOND_LIFE / sizeof *SECOND_LIFE

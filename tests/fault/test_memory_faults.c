@@ -9,9 +9,32 @@
 
 #include "base/log.h"
 
-static const char *const STEPS[] = {
-    "create", "upsert", "streamed upsert", "partial upsert",  "seal", "append", "delete", "alter",
-    "upsert", "seal",   "partial upsert",  "streamed upsert", "seal", "drop",   "create", "upsert"};
+static const char *const STEPS[] = {"create",
+                                    "upsert",
+                                    "streamed upsert",
+                                    "tag",
+                                    "partial upsert",
+                                    "seal",
+                                    "append",
+                                    "delete",
+                                    "alter",
+                                    "upsert",
+                                    "seal",
+                                    "restore",
+                                    "streamed refresh",
+                                    "compact",
+                                    "partition overwrite",
+                                    "partial upsert",
+                                    "seal",
+                                    "tag",
+                                    "delete where",
+                                    "vacuum",
+                                    "untag",
+                                    "refresh",
+                                    "upsert",
+                                    "drop",
+                                    "create",
+                                    "upsert"};
 
 static uint64_t faults, acknowledged, refused;
 

@@ -141,12 +141,19 @@ static const struct kind {
     {"streamed upsert", step_upsert_streamed, 2},
     {"partial upsert", step_upsert_partial, 4},
     {"append", step_append, 4},
+    {"refresh", step_refresh, 1},
+    {"streamed refresh", step_refresh_streamed, 1},
+    {"partition overwrite", step_partition, 2},
     {"delete", step_delete, 3},
+    {"delete where", step_delete_where, 1},
+    {"restore", step_restore, 2},
     {"alter", step_alter, 1},
     {"seal", step_seal, 3},
     {"reopen", step_reopen, 1},
     {"tag", step_tag, 2},
     {"untag", step_untag, 1},
+    {"compact", step_compact, 2},
+    {"vacuum", step_vacuum, 1},
     {"drop", step_drop, 1},
 };
 
@@ -181,7 +188,9 @@ static void run_kind(struct workload *w, struct book *b, const struct kind *k)
     enum err e = k->run(&j);
     if (e != ERR_OK && !w->lenient)
         fail_msg("seed %llu, %s: %s", (unsigned long long)w->seed, w->doing, w->f->ctx.detail);
-    if (e == ERR_OK) {
+    if (j.neutral) {
+        free(b->pages[--b->n]);
+    } else if (e == ERR_OK) {
         b->final = b->n - 1;
         j.p->settled = true;
     }

@@ -95,6 +95,7 @@ struct job {
     struct book *b;
     struct page *p;       /* the page it makes */
     struct collection *c; /* NULL: it does not exist */
+    bool neutral; /* it changes nothing that is read: no page, and no word on earlier ones */
 };
 
 typedef enum err (*step_fn)(struct job *j);
