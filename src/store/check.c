@@ -291,8 +291,6 @@ static void check_version(struct check *ck, const struct snapshot *s)
 
 static void check_opened(struct check *ck, struct collection *c, struct check_collection *out)
 {
-    struct err_ctx why;
-    err_clear(&why);
     epoch_enter();
     struct snapshot *s = snapshot_acquire(collection_snapshot(c));
     epoch_leave();
@@ -302,8 +300,6 @@ static void check_opened(struct check *ck, struct collection *c, struct check_co
     check_history(ck, c);
     if (!ck->name_damaged)
         check_version(ck, s);
-    if (history_verify(c, &why) != ERR_OK)
-        check_found(ck, CHECK_DAMAGE, "%s", why.detail);
     out->readable = true;
     out->version = s->version;
     out->rows = s->rows;

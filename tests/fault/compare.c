@@ -200,8 +200,8 @@ void workload_compare_final(struct workload *w, const char *where)
 {
     for (int i = 0; i < BOOKS; i++) {
         struct compare c = {w, &w->books[i], where, true};
-        bool dropped = c.b->pages[c.b->n - 1]->dropped;
-        (void)compare_book(&c, w->f, c.b->final, dropped ? c.b->n - 1 : c.b->final);
+        bool hidden = c.b->pages[c.b->n - 1]->hides;
+        (void)compare_book(&c, w->f, c.b->final, hidden ? c.b->n - 1 : c.b->final);
     }
 }
 

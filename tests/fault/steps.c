@@ -46,7 +46,7 @@ enum err step_create(struct job *j)
 enum err step_drop(struct job *j)
 {
     j->p->exists = false;
-    j->p->dropped = true;
+    j->p->hides = true;
     j->p->slack += j->b->n - 2 > j->b->final; /* what a drop drops may hold a refused step */
     page_wipe(j->p);
     memset(j->p->kept, 0, sizeof j->p->kept);

@@ -5,7 +5,7 @@
  * again without faults: every acknowledged step is there, a refused one whole or not at all, and
  * nothing is quarantined.
  *
- * FAULT_STRIDE: every how-manyth call fails (default 4; `make check-fault` lets each). */
+ * FAULT_FIRST (default 1) is the first call that fails; FAULT_STRIDE: every how-manyth call fails (default 4; `make check-fault` lets each). */
 #include "dirs.h"
 #include "../unit/store/sweep.h"
 
@@ -105,7 +105,7 @@ static void every_failing_call_loses_nothing(void **state)
     sweep.kind = p->kind;
     faults = acknowledged = refused = 0;
     log_set_level(LOG_ERROR + 1);
-    for (unsigned at = 1; one_fault(f, p, at);)
+    for (unsigned at = (unsigned)setting("FAULT_FIRST", 1); one_fault(f, p, at);)
         at += p->kind == SWEEP_CALLS ? (unsigned)setting("FAULT_STRIDE", 4) : 1;
     log_set_level(LOG_INFO);
     assert_true(faults > 10); /* the seam was really gone through */

@@ -47,6 +47,7 @@ enum err step_vacuum(struct job *j)
     struct vacuum_options o = {.versions = 3 + (uint64_t)random_below(j->w, 6)};
     struct vacuum_result r;
     j->neutral = true;
+    j->p->hides = true;
     for (uint64_t v = 1; v < VERSIONS_TRACKED; v++) {
         if (p->kept[v] && v + o.versions <= p->version && !tagged(p, v))
             p->kept[v] = j->neutral = false;

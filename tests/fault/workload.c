@@ -54,7 +54,7 @@ static struct page *turn_page(struct workload *w, struct book *b)
         assert_non_null(b->pages);
     }
     p->step = w->step;
-    p->dropped = p->settled = false;
+    p->hides = p->settled = false;
     b->pages[b->n++] = p;
     return p;
 }

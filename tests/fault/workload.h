@@ -35,7 +35,7 @@ struct page {
     uint32_t step;
     bool settled; /* what it says has happened */
     bool exists;
-    bool dropped;      /* by this step, which hides it at once even when it is refused */
+    bool hides;        /* what its step takes away is out of sight even when it is refused */
     uint64_t version;  /* goes on counting when the collection is dropped */
     uint64_t base;     /* the version that it was created at reads as empty */
     uint32_t slack;    /* the version may be this much higher: a refused step may have taken one */
