@@ -127,6 +127,19 @@ static enum err replay_commit(struct collection *c, const void *record, size_t n
     return e;
 }
 
+/* What a compaction merged were files: a tail among them had been closed and sealed, of which the
+ * log tells nothing before the next commit with rows. */
+static void close_merged_tail(struct collection *c, const struct compact_record *r)
+{
+    const uint64_t *removed = (const uint64_t *)r->removed.data;
+    for (size_t i = 0; c->tail && i < r->removed.len / sizeof *removed; i++) {
+        if (removed[i] == c->tail->id) { /* the registry keeps it as a closed one */
+            segment_release(c->tail);
+            c->tail = NULL;
+        }
+    }
+}
+
 static enum err replay_compact(struct collection *c, const void *record, size_t n,
                                struct err_ctx *ctx)
 {
@@ -137,6 +150,7 @@ static enum err replay_compact(struct collection *c, const void *record, size_t 
     size_t nadded = rec.added.segments.len / sizeof(struct segment_ref);
     enum err e = open_added(c, &rec.added.segments, &added, ctx);
     if (e == ERR_OK) {
+        close_merged_tail(c, &rec);
         e = apply_plan(c, plan_compact(c, record, n, added, &plan, ctx), &plan);
         release_segments(added, nadded);
     }
