@@ -283,6 +283,7 @@ static enum err finish_locked(struct commit *k, bool *again, struct err_ctx *ctx
 static enum err finish(struct commit *k, bool *again, struct err_ctx *ctx)
 {
     *again = false;
+    load_set_phase(k->in, LOAD_RECORDING);
     if (!k->small)
         RETURN_NOT_OK(follow(k, again, ctx));
     if (*again)

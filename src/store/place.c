@@ -208,10 +208,12 @@ enum err load_build_indexes(struct load_input *in, struct err_ctx *ctx)
         if (s->superseded || s->scratch || s->indexed)
             continue;
         RETURN_NOT_OK(load_check_cancel(in, ctx));
-        RETURN_NOT_OK(c->hooks->segment_build(c->hooks->arg, c, s->segment, build_watch(in), ctx));
+        enum err e = c->hooks->segment_build(c->hooks->arg, c, s->segment, build_watch(in), ctx);
+        if (e != ERR_OK)
+            RETURN_NOT_OK(load_check_cancel(in, ctx));
+        RETURN_NOT_OK(e);
         s->indexed = true;
     }
-    load_set_phase(in, LOAD_RECORDING);
     return ERR_OK;
 }
 

@@ -21,8 +21,9 @@ struct world {
     struct model *old; /* as it was at some version before */
     enum key_type key;
     uint64_t seed;
-    bool in_the_middle;   /* the next index build lets another commit in */
-    bool compact_instead; /* or a compaction */
+    bool in_the_middle;        /* the next index build lets another commit in */
+    bool compact_instead;      /* or a compaction */
+    struct model_load *middle; /* which one; NULL: a random one */
 };
 
 static struct world *the_world;
@@ -428,8 +429,9 @@ static inline enum err build(void *arg, struct collection *c, struct segment *s,
         OK(collection_compact(c, &r, &f->ctx));
         return ERR_OK;
     }
-    random_load(&other, w->model->events, 25);
-    run(w, &other, false);
+    if (!w->middle)
+        random_load(&other, w->model->events, 25);
+    run(w, w->middle ? w->middle : &other, false);
     return ERR_OK;
 }
 

@@ -2,18 +2,18 @@
  * and many threads at the same keys. */
 #include "modes_world.h"
 
-/* Thousands of rows leave cells absent that another commit changes after they were staged. */
-static void many_outdated_rows_are_completed_not_refused(void **state)
+/* Thousands of rows leave cells absent that another commit changes: after they were staged, or in
+ * the middle of their own commit. */
+static void outdate_many(bool in_the_middle)
 {
     static struct world w;
     static struct model_load l, other;
-    (void)state;
     for (int events = 0; events < 2; events++) {
         struct fixture *f = &w.fixture;
         struct commit_result is, want;
         setup(&w, KEY_INT64, events, 31);
         memset(&other, 0, offsetof(struct model_load, row));
-        other.n = 4000;
+        other.n = 6000;
         for (size_t i = 0; i < other.n; i++) {
             other.row[i] = random_row(events, KEYS);
             other.row[i].key = (int64_t)i;
@@ -26,12 +26,17 @@ static void many_outdated_rows_are_completed_not_refused(void **state)
         }
         struct schema *s = newest_schema(w.c);
         struct load_part part = {.name = "p"};
-        struct load_options o = {.expected_version = -1};
+        struct load_options o = {.expected_version = -1, .wait = LOAD_WAIT_INDEXED};
         OK(stage_part(&w, s, &l, 0, l.n, &part));
         for (size_t i = 0; i < other.n; i++)
             other.row[i].cell[M_PRICE] = (struct model_cell){CELL_VALUE, (int64_t)i};
-        run(&w, &other, false);
+        if (in_the_middle)
+            w.middle = &other;
+        else
+            run(&w, &other, false);
+        w.in_the_middle = in_the_middle;
         OK(load_commit_parts(w.c, &o, &part, 1, &is, &f->ctx));
+        assert_false(w.in_the_middle);
         staged_list_free(w.c, part.staged, part.nstaged, true);
         schema_release(s);
         assert_int_equal(model_apply(w.model, &l, &want), ERR_OK);
@@ -39,6 +44,18 @@ static void many_outdated_rows_are_completed_not_refused(void **state)
         compare_newest(&w);
         teardown(&w);
     }
+}
+
+static void many_outdated_rows_are_completed_not_refused(void **state)
+{
+    (void)state;
+    outdate_many(false);
+}
+
+static void a_large_commit_in_the_middle_is_followed(void **state)
+{
+    (void)state;
+    outdate_many(true);
 }
 
 /* A load that is refused at its commit can be committed again, from where its files stood. */
@@ -214,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_outdated_rows_are_completed_not_refused),
+        cmocka_unit_test(a_large_commit_in_the_middle_is_followed),
         cmocka_unit_test(refused_parts_can_be_committed_again),
         cmocka_unit_test(concurrent_loads_of_different_cells_lose_nothing),
     };
