@@ -278,6 +278,16 @@ static uint32_t next_node(struct walk *w)
     return node;
 }
 
+/* Of those of list[0..n) that admit will ask the filter about. */
+static void prefetch_features(const struct walk *w, uint32_t n)
+{
+    float bound = walk_bound(w);
+    for (uint32_t i = 0; i < n; i++) {
+        if (w->measured[i] < bound)
+            segment_prefetch_row(w->view->segment, ann_row(w->a, w->list[i]));
+    }
+}
+
 static bool expand(struct walk *w, uint32_t node)
 {
     const uint32_t *links = w->a->links + (size_t)node * w->links;
@@ -291,6 +301,8 @@ static bool expand(struct walk *w, uint32_t node)
     if (n == 0)
         return true;
     measure_list(w, n);
+    if (w->allowed.filter && !w->allowed.bits)
+        prefetch_features(w, n);
     bool ok = true;
     for (uint32_t i = 0; i < n; i++)
         ok = admit(w, w->measured[i], w->list[i]) && ok;

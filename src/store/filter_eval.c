@@ -178,7 +178,7 @@ static struct value value_of(const struct segment *s, uint32_t row, int32_t colu
 
 /* ---- tests of one value ---- */
 
-static bool in_ints(const struct filter *f, const struct filter_node *node, int64_t v)
+static inline bool in_ints(const struct filter *f, const struct filter_node *node, int64_t v)
 {
     const int64_t *list = (const void *)(f->bytes.data + node->data.at);
     size_t n = node->data.n, at = 0;
@@ -187,7 +187,7 @@ static bool in_ints(const struct filter *f, const struct filter_node *node, int6
     return n && list[at] == v;
 }
 
-static bool in_floats(const struct filter *f, const struct filter_node *node, double v)
+static inline bool in_floats(const struct filter *f, const struct filter_node *node, double v)
 {
     const double *list = (const void *)(f->bytes.data + node->data.at);
     size_t n = node->data.n, at = 0;
@@ -331,6 +331,31 @@ static struct bits eval_null(const struct rows *r, const struct filter_node *n)
     return (struct bits){null & r->candidates, ~null & r->candidates};
 }
 
+static struct bits in_numbers_strips(const struct strips *c, uint64_t candidates,
+                                     const struct filter *f, const struct filter_node *n)
+{
+    struct bits out = {0};
+    uint64_t present = 0;
+    if (n->type == FEATURE_INT32)
+        STRIP_LOOP(LOAD(int32_t), in_ints(f, n, v))
+    else if (n->type == FEATURE_BOOL)
+        STRIP_LOOP(int64_t v = *p != 0, in_ints(f, n, v))
+    else if (n->type == FEATURE_FLOAT32)
+        STRIP_LOOP(LOAD(float), in_floats(f, n, v))
+    else if (n->type == FEATURE_FLOAT64)
+        STRIP_LOOP(LOAD(double), in_floats(f, n, v))
+    else
+        STRIP_LOOP(LOAD(int64_t), in_ints(f, n, v))
+    out.f = n->with_null ? 0 : present & ~out.t;
+    return out;
+}
+
+static struct bits eval_in_numbers(const struct rows *r, const struct filter_node *n)
+{
+    const struct strips c = strips_of(r, n->column);
+    return c.base ? in_numbers_strips(&c, r->candidates, r->filter, n) : (struct bits){0};
+}
+
 static struct bits eval_values(const struct rows *r, const struct filter_node *n)
 {
     struct bits out = {0};
@@ -378,6 +403,9 @@ static struct bits eval_term(const struct rows *r, const struct filter_node *n)
         return eval_null(r, n);
     case FILTER_COLUMNS:
         return eval_columns(r, n);
+    case FILTER_IN_INT:
+    case FILTER_IN_FLOAT:
+        return n->column == COLUMN_KEY ? eval_values(r, n) : eval_in_numbers(r, n);
     default:
         return eval_values(r, n);
     }
