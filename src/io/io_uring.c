@@ -3,6 +3,8 @@
  *
  *   lane   [ ring | 17 buffers of 1 MiB, registered ]    one a stream; idle ones wait for the next
  *            16 in flight, one being filled
+ *          beyond the fourth stream at once: 5 buffers. Together they keep the disk as busy, and
+ *          many parts of a load at once take little more memory than a few
  *   pair   [ ring of 4 ]   write --link--> fsync(DATASYNC)    one a call; idle ones wait
  *
  * A link breaks on a short write: then the sync is cancelled and the caller goes on with the rest.
@@ -23,10 +25,12 @@
 #include "base/log.h"
 
 enum {
-    LANE_BUFFERS = 17,
+    WIDE_BUFFERS = 17,
+    NARROW_BUFFERS = 5,
+    WIDE_LANES_MAX = 4,
     LANE_RING_ENTRIES = 32,
     PAIR_RING_ENTRIES = 4,
-    LANES_IDLE_MAX = 4,
+    NARROW_IDLE_MAX = 4, /* wide ones are all kept: there are never more than WIDE_LANES_MAX */
     PAIRS_IDLE_MAX = 8,
     SUBMIT_TRIES_MAX = 1000, /* a millisecond apart, while the kernel is short of memory */
     PAIR_TRIES_MAX = 16,     /* of a write that the kernel puts off */
@@ -47,10 +51,11 @@ struct pair {
 
 struct uring {
     struct io base;
-    pthread_mutex_t lock; /* of the idle lists */
+    pthread_mutex_t lock; /* of the idle lists and counts */
     struct uring_lane *lanes;
     struct pair *pairs;
-    unsigned nlanes, npairs;
+    unsigned nnarrow, npairs;
+    unsigned wide_in_use;
     atomic_bool unregistered; /* said so in the log */
 };
 
@@ -91,12 +96,12 @@ static int wait_entry(struct io_uring *ring, uint64_t *user_data, int *result)
 
 static bool register_buffers(struct uring_lane *lane)
 {
-    struct iovec iov[LANE_BUFFERS];
-    for (unsigned i = 0; i < LANE_BUFFERS; i++) {
+    struct iovec iov[WIDE_BUFFERS];
+    for (unsigned i = 0; i < lane->base.nbuffers; i++) {
         iov[i].iov_base = lane->base.buffers + (size_t)i * LANE_BUFFER_BYTES;
         iov[i].iov_len = LANE_BUFFER_BYTES;
     }
-    return io_uring_register_buffers(&lane->ring, iov, LANE_BUFFERS) == 0;
+    return io_uring_register_buffers(&lane->ring, iov, lane->base.nbuffers) == 0;
 }
 
 static void lane_free(struct uring_lane *lane)
@@ -106,18 +111,18 @@ static void lane_free(struct uring_lane *lane)
     free(lane);
 }
 
-static int lane_new(struct uring *u, struct uring_lane **out)
+static int lane_new(struct uring *u, unsigned nbuffers, struct uring_lane **out)
 {
     struct uring_lane *lane = calloc(1, sizeof(*lane));
     if (!lane)
         return -ENOMEM;
     int r = -ENOMEM;
-    lane->base.nbuffers = LANE_BUFFERS;
-    lane->base.buffers = lane_buffers_new(LANE_BUFFERS);
+    lane->base.nbuffers = nbuffers;
+    lane->base.buffers = lane_buffers_new(nbuffers);
     if (lane->base.buffers)
         r = io_uring_queue_init(LANE_RING_ENTRIES, &lane->ring, 0);
     if (r < 0) {
-        lane_buffers_free(lane->base.buffers, LANE_BUFFERS);
+        lane_buffers_free(lane->base.buffers, nbuffers);
         free(lane);
         return r;
     }
@@ -129,23 +134,37 @@ static int lane_new(struct uring *u, struct uring_lane **out)
     return 0;
 }
 
+/* Under the lock; NULL when none of that size is idle. */
+static struct uring_lane *take_idle(struct uring *u, unsigned nbuffers)
+{
+    struct uring_lane **at = &u->lanes, *lane;
+    while (*at && (*at)->base.nbuffers != nbuffers)
+        at = &(*at)->next;
+    lane = *at;
+    if (lane) {
+        *at = lane->next;
+        u->nnarrow -= nbuffers == NARROW_BUFFERS;
+    }
+    return lane;
+}
+
 static int uring_lane_acquire(struct io *io, struct io_lane **out)
 {
     struct uring *u = (struct uring *)io;
     pthread_mutex_lock(&u->lock);
-    struct uring_lane *lane = u->lanes;
-    if (lane) {
-        u->lanes = lane->next;
-        u->nlanes--;
-    }
+    bool wide = u->wide_in_use < WIDE_LANES_MAX;
+    struct uring_lane *lane = take_idle(u, wide ? WIDE_BUFFERS : NARROW_BUFFERS);
+    u->wide_in_use += wide;
     pthread_mutex_unlock(&u->lock);
-    if (!lane) {
-        int r = lane_new(u, &lane);
-        if (r < 0)
-            return r;
+    int r = lane ? 0 : lane_new(u, wide ? WIDE_BUFFERS : NARROW_BUFFERS, &lane);
+    if (r == 0) {
+        *out = &lane->base;
+        return 0;
     }
-    *out = &lane->base;
-    return 0;
+    pthread_mutex_lock(&u->lock);
+    u->wide_in_use -= wide;
+    pthread_mutex_unlock(&u->lock);
+    return r;
 }
 
 static void uring_lane_release(struct io *io, struct io_lane *base, bool idle)
@@ -153,11 +172,13 @@ static void uring_lane_release(struct io *io, struct io_lane *base, bool idle)
     struct uring *u = (struct uring *)io;
     struct uring_lane *lane = (struct uring_lane *)base;
     pthread_mutex_lock(&u->lock);
-    bool keep = idle && u->nlanes < LANES_IDLE_MAX;
+    bool wide = base->nbuffers == WIDE_BUFFERS;
+    bool keep = idle && (wide || u->nnarrow < NARROW_IDLE_MAX);
+    u->wide_in_use -= wide;
     if (keep) {
         lane->next = u->lanes;
         u->lanes = lane;
-        u->nlanes++;
+        u->nnarrow += !wide;
     }
     pthread_mutex_unlock(&u->lock);
     if (!keep)

@@ -135,7 +135,7 @@ def test_durable_full_refresh_is_visible_at_once(collection, worlds):
 
 
 def test_what_cannot_be_indexed_is_refused_and_stays_open(start_daemon, worlds):
-    daemon = start_daemon(args=["--memory", "16MiB"])
+    daemon = start_daemon(args=["--memory", "16M"])
     c = create(Collection(daemon.client, "c"))
     load = open_load(c, mode="full_refresh")
     put_parts(c, load, worlds[0], 0)
