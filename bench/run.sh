@@ -3,9 +3,10 @@
 #   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [recall_latency]
 #                [strip_layout] [fetch] [search_overhead] [upload_latency] [parallel_parts]
 #                [upsert_rate] [group_commit] [many_versions] [old_version] [refresh_search]
+#                [export_rate]
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
-# BENCH_JSON_MB, BENCH_VERSIONS, BENCH_SERIAL and PYTHON may be set. Everything lies under $BUILD/bench; the indexed million and
-# the features are kept there for the next run.
+# BENCH_JSON_MB, BENCH_VERSIONS, BENCH_SERIAL and PYTHON may be set. Everything lies under
+# $BUILD/bench; the indexed million and the features are kept there for the next run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -35,7 +36,7 @@ compile json_vector "$BUILD/api/json_reader.o" "$BUILD/api/float_run.o" "$BUILD/
 
 all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout fetch
     search_overhead upload_latency parallel_parts upsert_rate group_commit many_versions old_version
-    refresh_search"
+    export_rate refresh_search"
 for measurement in ${*:-$all}; do
     printf '\n== %s\n' "$measurement"
     if [ -f "bench/$measurement.sh" ]; then
