@@ -22,7 +22,7 @@ $(V).SILENT:
 
 include index/faiss.mk
 
-LIBS := $(FAISS_LIBS) -lmicrohttpd -luring -lroaring -lxxhash -lpthread -lm
+LIBS := $(FAISS_LIBS) -lmicrohttpd -lnettle -luring -lroaring -lxxhash -lpthread -lm
 SRC := $(wildcard src/*/*.c index/*.c api/*.c)
 SRCXX := $(FAISS_SHIM) $(wildcard api/*.cpp)
 MAIN := $(BUILD)/src/main.o $(BUILD)/src/settings.o

@@ -106,6 +106,19 @@ void commit_body_options(const struct commit_body *b, struct load_options *o)
     o->metadata = b->metadata.len ? (const char *)b->metadata.data : NULL;
 }
 
+void commit_result_put(struct buf *out, const struct commit_result *c, bool event_time)
+{
+    buf_printf(out,
+               "{\"version\":%llu,\"rows\":%llu,\"inserted\":%llu,\"updated\":%llu,"
+               "\"deleted\":%llu",
+               (unsigned long long)c->version, (unsigned long long)c->rows,
+               (unsigned long long)c->inserted, (unsigned long long)c->updated,
+               (unsigned long long)c->deleted);
+    if (event_time)
+        buf_printf(out, ",\"stale\":%llu", (unsigned long long)c->stale);
+    buf_put_u8(out, '}');
+}
+
 void commit_result_write(struct request *r, const struct commit_result *c, bool event_time)
 {
     r->version = (int64_t)c->version;
@@ -113,13 +126,6 @@ void commit_result_write(struct request *r, const struct commit_result *c, bool 
     slow_log_note(r, "inserted", c->inserted);
     slow_log_note(r, "updated", c->updated);
     slow_log_note(r, "deleted", c->deleted);
-    buf_printf(&r->out,
-               "{\"version\":%llu,\"rows\":%llu,\"inserted\":%llu,\"updated\":%llu,"
-               "\"deleted\":%llu",
-               (unsigned long long)c->version, (unsigned long long)c->rows,
-               (unsigned long long)c->inserted, (unsigned long long)c->updated,
-               (unsigned long long)c->deleted);
-    if (event_time)
-        buf_printf(&r->out, ",\"stale\":%llu", (unsigned long long)c->stale);
-    json_put_raw(&r->out, "}\n");
+    commit_result_put(&r->out, c, event_time);
+    buf_put_u8(&r->out, '\n');
 }

@@ -24,8 +24,10 @@ WARN_UNUSED enum err commit_body_field(struct commit_body *b, struct json_reader
 /* Fills expected_version, message and metadata; borrows. */
 void commit_body_options(const struct commit_body *b, struct load_options *o);
 
-/* {"version":7,"rows":..,"inserted":..,"updated":..,"deleted":..} and the version header; with an
- * event time "stale", too. */
+/* {"version":7,"rows":..,"inserted":..,"updated":..,"deleted":..}; with an event time "stale", too.
+ */
+void commit_result_put(struct buf *out, const struct commit_result *c, bool event_time);
+/* The same as the answer, with its header. */
 void commit_result_write(struct request *r, const struct commit_result *c, bool event_time);
 
 #endif

@@ -16,6 +16,7 @@
  * shutdown. */
 #include "api/dispatch.h"
 
+#include "api/content_digest.h"
 #include "api/http_metrics.h"
 #include "api/request.h"
 #include "api/stream.h"
@@ -51,6 +52,7 @@ void dispatch_completed(void *arg, struct MHD_Connection *conn, void **state,
     if (r->upload)
         upload_close(r->upload);
     stream_close(r->stream);
+    session_release(r->waits_for);
     request_free(r);
     atomic_fetch_sub_explicit(&d->service->running, 1, memory_order_relaxed);
 }
@@ -193,7 +195,7 @@ static void skip(struct request *r, size_t *size)
  * the rest again. */
 static enum MHD_Result stream_piece(struct request *r, const char *data, size_t *size)
 {
-    struct commit_result none;
+    struct intake_outcome none;
     if (check_streamed(r, *size) != ERR_OK) {
         skip(r, size);
         start_draining(r);
@@ -252,6 +254,23 @@ static void run_handler(struct request *r)
         (void)!err_no_memory(&r->err, r->out.len);
 }
 
+/* ---- waiting for a commit ---- */
+
+/* A handler that finds its load being committed names it and is run again when that is over, or
+ * when it has waited long enough. */
+static bool wants_to_wait(const struct request *r)
+{
+    return r->waits_for && !r->waited && r->err.code == ERR_OK;
+}
+
+/* The connection is suspended. False: the handler goes on at once. */
+static bool wait_for_commit(struct request *r)
+{
+    r->waited = true;
+    r->phase = REQUEST_WORKING;
+    return waits_add(r->service->waits, r->waits_for, r->conn, r->wait_until_us);
+}
+
 static void run_on_worker(void *arg)
 {
     struct request *r = arg;
@@ -260,7 +279,22 @@ static void run_on_worker(void *arg)
     r->queued_us += clock_mono_us() - r->handed_us;
     r->defer = false;
     run_handler(r);
+    if (wants_to_wait(r)) {
+        if (wait_for_commit(r))
+            return;
+        run_handler(r);
+    }
     service_resume(s, conn);
+}
+
+/* On the HTTP thread, after an upload. */
+static enum MHD_Result suspend_for_commit(struct request *r)
+{
+    if (!service_suspend(r->service, r->conn))
+        return MHD_NO;
+    if (!wait_for_commit(r))
+        service_resume(r->service, r->conn);
+    return MHD_YES;
 }
 
 /* False once: the library is to call again. A connection that was last waiting to read is read from
@@ -288,8 +322,21 @@ static enum MHD_Result hand_over(struct request *r)
     return MHD_YES;
 }
 
+/* Bodies that stream are checked where they are taken in. */
+static enum err check_digest(struct request *r)
+{
+    struct content_digest *d;
+    RETURN_NOT_OK(content_digest_new(r->head.content_digest, &d, &r->err));
+    content_digest_put(d, r->body.data, r->body.len);
+    enum err e = content_digest_check(d, &r->err);
+    content_digest_free(d);
+    return e;
+}
+
 static enum MHD_Result run(struct request *r)
 {
+    if (r->head.content_digest && check_digest(r) != ERR_OK)
+        return request_answer(r);
     if (r->route->blocking || r->defer)
         return hand_over(r);
     run_handler(r);
@@ -311,9 +358,9 @@ static enum MHD_Result body_complete(struct request *r)
         r->phase = REQUEST_WORKING;
         return upload_end(r->upload, r->conn) ? MHD_YES : MHD_NO;
     case REQUEST_WORKING:
-        if (r->upload && r->err.code == ERR_OK)
+        if ((r->upload || r->waits_for) && r->err.code == ERR_OK)
             run_handler(r);
-        return request_answer(r);
+        return wants_to_wait(r) ? suspend_for_commit(r) : request_answer(r);
     case REQUEST_DRAIN:
         return request_answer(r);
     case REQUEST_NEW:

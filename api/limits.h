@@ -19,6 +19,12 @@ struct limits {
     uint64_t buffer_bytes_max;
     uint64_t queue_max;
     uint64_t exports_max;
+    uint64_t loads_max;
+    uint64_t parts_max;
+    uint64_t part_name_bytes_max;
+    uint64_t load_expiry_s;
+    uint64_t idempotency_keys_max;
+    uint64_t wait_s_max;
     uint64_t connections_max;
     uint64_t connections_per_ip_max;
     uint64_t idle_timeout_s;

@@ -105,6 +105,8 @@ static void reset(struct request *r)
     r->streamed = 0;
     r->trusted = r->settled = r->on_worker = r->defer = r->close = r->raw = false;
     r->upload = NULL;
+    r->waits_for = NULL;
+    r->waited = false;
     r->received = r->waited_us = r->waiting_since_us = r->queued_us = 0;
     r->plan_len = 0;
     r->drained = r->draining_since_us = r->reserved = 0;
@@ -214,8 +216,10 @@ static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const cha
         h->authorizations++;
         h->authorization = h->authorizations == 1 ? value : "";
     } else if (is_named(name, len, "Idempotency-Key")) {
+        h->repeated = h->idempotency_key ? name : h->repeated;
         h->idempotency_key = value;
     } else if (is_named(name, len, "Content-Digest")) {
+        h->repeated = h->content_digest ? name : h->repeated;
         h->content_digest = value;
     } else if (is_named(name, len, "If-Match")) {
         h->if_match = value;
@@ -305,15 +309,11 @@ static enum err check_media_out(struct request *r, struct err_ctx *ctx)
                    r->head.accept, list);
 }
 
-static enum err check_features(const struct request *r, struct err_ctx *ctx)
+static enum err check_once(const struct request_head *h, struct err_ctx *ctx)
 {
-    if (r->head.idempotency_key && (r->route->blocking || r->route->begin))
-        return err_set(ctx, ERR_INVALID,
-                       "Idempotency-Key is not available in this build: leave the header out");
-    if (r->head.content_digest && r->route->takes)
-        return err_set(ctx, ERR_INVALID,
-                       "Content-Digest is not checked by this build: leave the header out");
-    return ERR_OK;
+    if (!h->repeated)
+        return ERR_OK;
+    return err_set(ctx, ERR_INVALID, "header %.40s is given more than once", h->repeated);
 }
 
 uint64_t request_body_max(const struct request *r)
@@ -367,7 +367,7 @@ enum err request_parse_head(struct request *r, const char *method, struct err_ct
     RETURN_NOT_OK(router_check_params(r->route, &r->target, ctx));
     RETURN_NOT_OK(check_media_in(r, ctx));
     RETURN_NOT_OK(check_media_out(r, ctx));
-    RETURN_NOT_OK(check_features(r, ctx));
+    RETURN_NOT_OK(check_once(&r->head, ctx));
     if (r->route->takes && r->head.content_length > 0 &&
         (uint64_t)r->head.content_length > request_body_max(r))
         return too_large(r, ctx);

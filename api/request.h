@@ -22,6 +22,7 @@
 struct connection;
 struct request;
 struct responses;
+struct session;
 struct stream;
 struct upload;
 
@@ -56,6 +57,7 @@ struct request_head {
     bool chunked, other_transfer, expect_continue, bad_name;
     const char *content_type, *content_encoding, *accept;
     const char *idempotency_key, *content_digest;
+    const char *repeated; /* one of those two that came twice */
     const char *if_match, *if_none_match, *if_range, *range;
     const char *authorization;
     unsigned authorizations;
@@ -79,6 +81,9 @@ struct request {
     bool defer;     /* a handler asks to be run again on a worker */
 
     struct upload *upload;
+    struct session *waits_for; /* the load whose commit the answer is; referenced */
+    uint64_t wait_until_us;    /* monotonic; a handler sets both */
+    bool waited;
     uint64_t received;  /* bytes of body */
     uint64_t waited_us; /* for the client, while the body came */
     uint64_t waiting_since_us;

@@ -5,6 +5,7 @@
 #include "api/routes.h"
 
 #include "api/commit_body.h"
+#include "api/idempotency.h"
 #include "api/selector.h"
 #include "base/epoch.h"
 #include "store/version.h"
@@ -39,15 +40,28 @@ static enum err read_restore(struct request *r, struct commit_body *b, struct er
     return json_end(&r->json, ctx);
 }
 
+static enum err restore(struct request *r, struct collection *c, struct load_options *o,
+                        struct commit_result *result, struct err_ctx *ctx)
+{
+    uint64_t version;
+    RETURN_NOT_OK(collection_resolve(c, &r->selector, true, &version, ctx));
+    return collection_restore(c, version, o, result, ctx);
+}
+
 static enum err restore_in(struct request *r, struct collection *c, const struct commit_body *b,
                            struct err_ctx *ctx)
 {
     struct load_options o = {.mode = LOAD_RESTORE};
     struct commit_result result;
-    uint64_t version;
+    struct idempotency idem;
+    bool replay;
     commit_body_options(b, &o);
-    RETURN_NOT_OK(collection_resolve(c, &r->selector, true, &version, ctx));
-    RETURN_NOT_OK(collection_restore(c, version, &o, &result, ctx));
+    enum err e = idempotency_begin(r, c, "restore", &idem, &replay, &result, ctx);
+    o.receipt = idempotency_receipt(&idem);
+    if (e == ERR_OK && !replay)
+        e = restore(r, c, &o, &result, ctx);
+    idempotency_end(&idem, e, o.mode, e == ERR_OK && !replay ? &result : NULL);
+    RETURN_NOT_OK(e);
     epoch_enter();
     bool event_time = collection_snapshot(c)->schema->event_time >= 0;
     epoch_leave();

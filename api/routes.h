@@ -18,6 +18,15 @@ enum err rows_begin(struct request *r, struct err_ctx *ctx);
 enum err rows_answer(struct request *r, struct err_ctx *ctx);
 enum err rows_delete(struct request *r, struct err_ctx *ctx);
 
+/* route_loads.c */
+enum err loads_open(struct request *r, struct err_ctx *ctx);
+enum err loads_list(struct request *r, struct err_ctx *ctx);
+enum err load_get(struct request *r, struct err_ctx *ctx);
+enum err load_abort(struct request *r, struct err_ctx *ctx);
+enum err load_commit_run(struct request *r, struct err_ctx *ctx);
+enum err part_begin(struct request *r, struct err_ctx *ctx);
+enum err part_answer(struct request *r, struct err_ctx *ctx);
+
 /* route_page.c */
 enum err rows_page(struct request *r, struct err_ctx *ctx);
 enum err rows_count(struct request *r, struct err_ctx *ctx);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "api/access.h"
+#include "api/commit_job.h"
 #include "api/dispatch.h"
 #include "api/listener.h"
 #include "api/upload.h"
@@ -34,6 +35,7 @@
 enum {
     CONNECTION_POOL_BYTES = 64 * 1024,
     WRITERS = 32,
+    COMMITTERS = 16,
     WRITERS_NICE = 10, /* searches go first when a load wants all cores */
     STOP_POLL_US = 2000,
 };
@@ -117,6 +119,9 @@ static enum err start_workers(struct server *s, struct err_ctx *ctx)
     RETURN_NOT_OK(
         worker_pool_new("exporter", core_count(), 2 * l->exports_max, &v->exporters, ctx));
     worker_pool_lower(v->exporters, WRITERS_NICE);
+    RETURN_NOT_OK(worker_pool_new("committer", COMMITTERS, l->queue_max, &v->committers, ctx));
+    worker_pool_lower(v->committers, WRITERS_NICE);
+    RETURN_NOT_OK(waits_new(v, &v->waits, ctx));
     worker_pool_measure(v->writers, &queue_wait, 0);
     worker_pool_measure(v->readers, &queue_wait, 1);
     return connection_watch_new(l->header_timeout_s, l->idle_timeout_s, &s->dispatcher.watch, ctx);
@@ -125,8 +130,10 @@ static enum err start_workers(struct server *s, struct err_ctx *ctx)
 static void server_free(struct server *s)
 {
     worker_pool_free(s->service.writers);
+    worker_pool_free(s->service.committers);
     worker_pool_free(s->service.readers);
     worker_pool_free(s->service.exporters);
+    waits_free(s->service.waits);
     connection_watch_free(s->dispatcher.watch);
     if (s->listener.fd >= 0)
         close(s->listener.fd);
@@ -194,6 +201,8 @@ void server_stop(struct server *s)
         log_warn("stopping: cutting off %u requests that still run", atomic_load(&v->running));
     atomic_store(&v->closed, true);
     upload_cancel_all();
+    commit_jobs_cancel(v);
+    waits_close(v->waits);
     while (atomic_load(&v->suspended) > 0)
         usleep(STOP_POLL_US);
     MHD_stop_daemon(s->daemon);

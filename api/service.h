@@ -12,16 +12,19 @@
 #include "store/catalog.h"
 
 struct access;
+struct waits;
 
 struct service {
     struct limits limits;
     const struct access *access;
     struct catalog *catalog;
     struct indexer *indexer;
-    struct worker_pool *writers;   /* uploads, commits, create and drop: many, they mostly wait */
-    struct worker_pool *readers;   /* long searches and fetches: about one a core */
-    struct worker_pool *exporters; /* fill streams, below everything else; a place for each */
-    atomic_uint_fast64_t exports;  /* streams being sent */
+    struct worker_pool *writers;    /* uploads, commits, create and drop: many, they mostly wait */
+    struct worker_pool *committers; /* commits that may take long: they mostly wait */
+    struct waits *waits;            /* for those */
+    struct worker_pool *readers;    /* long searches and fetches: about one a core */
+    struct worker_pool *exporters;  /* fill streams, below everything else; a place for each */
+    atomic_uint_fast64_t exports;   /* streams being sent */
     atomic_uint_fast64_t buffer_bytes; /* request bodies held in memory */
     atomic_uint running;               /* requests between head and completion */
     atomic_uint suspended;             /* connections that wait for a worker */

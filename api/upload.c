@@ -6,9 +6,9 @@
  *   - at most one job is queued or running (`job`); it holds a reference;
  *   - `waiting` is set only while the connection is suspended, and whoever clears it resumes the
  *     connection, once. A suspended connection cannot complete, so it is alive.
- * The load and the decoder belong to the job alone.
+ * The intake belongs to the job alone.
  *
- * A client that goes away closes the upload; the job finds `closed` and drops the load. Two
+ * A client that goes away closes the upload; the job finds `closed` and drops the intake. Two
  * references, the HTTP thread's and the job's, keep the memory until both are done.
  *
  * Failure: the first error is kept and later bytes are thrown away; nothing is committed. */
@@ -30,15 +30,12 @@ struct chunk {
 struct upload {
     pthread_mutex_t lock;
     struct service *service;
-    struct collection *collection;
-    struct upload_options options;
-    char *message;
     struct upload *prev, *next; /* in the list of all */
 
     unsigned refs;
     bool job;                       /* queued or running */
     bool ended;                     /* the whole body is in the ring */
-    bool done;                      /* committed */
+    bool done;                      /* committed, or handed over */
     bool failed;                    /* err says why */
     bool closed;                    /* the HTTP thread is through with it */
     struct MHD_Connection *waiting; /* suspended, to be resumed by the job */
@@ -47,9 +44,8 @@ struct upload {
     unsigned nchunks;
     struct chunk ring[CHUNKS];
 
-    struct load *load;
-    struct decoder *decoder;
-    struct commit_result result;
+    struct intake *intake;
+    struct intake_outcome outcome;
     struct err_ctx err;
 };
 
@@ -82,10 +78,8 @@ static void list_remove(struct upload *u)
 
 /* A short body gets one chunk of its size; a row that is split between pieces never is between
  * chunks. */
-static void size_ring(struct upload *u)
+static void size_ring(struct upload *u, uint64_t length, size_t row)
 {
-    uint64_t length = u->options.length;
-    size_t row = u->options.row_bytes;
     u->chunk_bytes = row ? CHUNK_BYTES / row * row : CHUNK_BYTES;
     u->nchunks = CHUNKS;
     if (length && length <= u->chunk_bytes) {
@@ -94,40 +88,27 @@ static void size_ring(struct upload *u)
     }
 }
 
-enum err upload_new(struct service *s, struct collection *c, const struct upload_options *o,
-                    struct upload **out, struct err_ctx *ctx)
+enum err upload_new(struct service *s, struct collection *c, const struct intake_options *o,
+                    size_t row_bytes, struct upload **out, struct err_ctx *ctx)
 {
     struct upload *u = calloc(1, sizeof *u);
     if (!u)
         return err_no_memory(ctx, sizeof *u);
-    u->options = *o;
-    size_ring(u);
+    size_ring(u, o->length, row_bytes);
     enum err e = service_reserve(s, 0, (uint64_t)u->nchunks * u->chunk_bytes, ctx);
-    if (e == ERR_OK && o->load.message && !(u->message = strdup(o->load.message))) {
+    if (e == ERR_OK && (e = intake_new(s, c, o, &u->intake, ctx)) != ERR_OK)
         service_unreserve(s, (uint64_t)u->nchunks * u->chunk_bytes);
-        e = err_no_memory(ctx, strlen(o->load.message));
-    }
     if (e != ERR_OK) {
         free(u);
         return e;
     }
-    u->options.load.message = u->message;
     pthread_mutex_init(&u->lock, NULL);
     err_clear(&u->err);
     u->service = s;
-    u->collection = collection_acquire(c);
     u->refs = 1;
     list_add(u);
     *out = u;
     return ERR_OK;
-}
-
-static void drop_load(struct upload *u)
-{
-    decoder_free(u->decoder);
-    load_free(u->load);
-    u->decoder = NULL;
-    u->load = NULL;
 }
 
 static void upload_free(struct upload *u)
@@ -136,9 +117,9 @@ static void upload_free(struct upload *u)
     for (unsigned i = 0; i < CHUNKS; i++)
         free(u->ring[i].data);
     service_unreserve(u->service, (uint64_t)u->nchunks * u->chunk_bytes);
-    collection_release(u->collection);
+    intake_free(u->intake);
+    session_release(u->outcome.running);
     pthread_mutex_destroy(&u->lock);
-    free(u->message);
     free(u);
 }
 
@@ -203,27 +184,6 @@ static void fail(struct upload *u, const struct err_ctx *err)
     u->err = *err;
 }
 
-static enum err open_load(struct upload *u, struct err_ctx *ctx)
-{
-    if (u->load)
-        return ERR_OK;
-    RETURN_NOT_OK(load_new(u->collection, &u->options.load, &u->load, ctx));
-    return decoder_new(row_sink_of(u->load), &u->options.decoder, &u->decoder, ctx);
-}
-
-static enum err decode(struct upload *u, const struct chunk *c, struct err_ctx *ctx)
-{
-    RETURN_NOT_OK(open_load(u, ctx));
-    return decoder_feed(u->decoder, c->data, c->len, ctx);
-}
-
-static enum err commit(struct upload *u, struct err_ctx *ctx)
-{
-    RETURN_NOT_OK(open_load(u, ctx));
-    RETURN_NOT_OK(decoder_finish(u->decoder, ctx));
-    return load_commit(u->load, &u->result, ctx);
-}
-
 static bool is_over(const struct upload *u)
 {
     return u->closed || u->failed || u->done;
@@ -232,7 +192,7 @@ static bool is_over(const struct upload *u)
 static bool has_work(const struct upload *u)
 {
     if (is_over(u))
-        return u->load != NULL;
+        return intake_holds(u->intake);
     return u->head != u->tail || u->ended;
 }
 
@@ -252,7 +212,8 @@ static void work(struct upload *u)
     struct chunk *c = u->head == u->tail ? NULL : &u->ring[u->head % u->nchunks];
     pthread_mutex_unlock(&u->lock);
     err_clear(&err);
-    enum err e = c ? decode(u, c, &err) : commit(u, &err);
+    enum err e = c ? intake_feed(u->intake, c->data, c->len, &err)
+                   : intake_finish(u->intake, &u->outcome, &err);
     if (c)
         yield_to_reads(u);
     pthread_mutex_lock(&u->lock);
@@ -273,7 +234,7 @@ static void work_or_drop(struct upload *u)
         return;
     }
     pthread_mutex_unlock(&u->lock);
-    drop_load(u);
+    intake_drop(u->intake);
     pthread_mutex_lock(&u->lock);
 }
 
@@ -400,29 +361,29 @@ bool upload_failed(struct upload *u)
     return failed;
 }
 
-enum err upload_result(struct upload *u, struct commit_result *out, struct err_ctx *ctx)
+enum err upload_result(struct upload *u, struct intake_outcome *out, struct err_ctx *ctx)
 {
     pthread_mutex_lock(&u->lock);
     ASSERT(u->done || u->failed);
     bool failed = u->failed;
-    *out = u->result;
+    *out = u->outcome;
     if (failed)
         *ctx = u->err;
     pthread_mutex_unlock(&u->lock);
     return failed ? ctx->code : ERR_OK;
 }
 
-/* Removing a load's files is the job's work too, unless the queue has no place for it. */
+/* Removing what was not finished is the job's work too, unless the queue has no place for it. */
 void upload_close(struct upload *u)
 {
     pthread_mutex_lock(&u->lock);
     u->closed = true;
-    if (!u->job && u->load)
+    if (!u->job && intake_holds(u->intake))
         start_job(u);
     bool drop = !u->job;
     pthread_mutex_unlock(&u->lock);
     if (drop)
-        drop_load(u);
+        intake_drop(u->intake);
     pthread_mutex_lock(&u->lock);
     unref(u);
 }

@@ -13,4 +13,11 @@ struct hash128 {
 uint64_t hash64(const void *data, size_t n);
 struct hash128 hash128(const void *data, size_t n);
 
+/* The same value over bytes that come in pieces. */
+struct hash_stream;
+struct hash_stream *hash_stream_new(void); /* NULL: no memory */
+void hash_stream_put(struct hash_stream *s, const void *data, size_t n);
+struct hash128 hash_stream_value(const struct hash_stream *s);
+void hash_stream_free(struct hash_stream *s); /* NULL is allowed */
+
 #endif

@@ -12,6 +12,8 @@
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
+#include "store/receipt_internal.h"
+#include "store/session.h"
 
 static const char *const folders[] = {"log", "segments", "index", "staging"};
 
@@ -64,6 +66,8 @@ void collection_release(struct collection *c)
     free_tags(c);
     row_builder_deinit(&c->apply_row);
     free(c->apply_vector);
+    sessions_free(c->sessions);
+    receipts_free(c->receipts);
     pthread_mutex_destroy(&c->commit_lock);
     pthread_mutex_destroy(&c->seal_lock);
     pthread_mutex_destroy(&c->upkeep_lock);
@@ -214,6 +218,16 @@ struct collection *collection_alloc(struct io *io, const char *name, const char 
         return NULL;
     }
     c->tags = c->tags_head;
+    c->sessions = sessions_new();
+    c->receipts = receipts_new();
+    if (!c->sessions || !c->receipts) {
+        sessions_free(c->sessions);
+        receipts_free(c->receipts);
+        free_tags(c);
+        free(c->dir);
+        free(c);
+        return NULL;
+    }
     atomic_init(&c->refs, 1);
     snprintf(c->name, sizeof c->name, "%s", name);
     c->io = io;

@@ -84,6 +84,9 @@ struct collection {
     pthread_rwlock_t dir_lock;
     bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */
 
+    struct sessions *sessions; /* open loads */
+    struct receipts *receipts;
+
     atomic_bool dropped;
     atomic_bool read_only;
     char read_only_reason[1024]; /* set before read_only */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "store/catalog_internal.h"
 #include "store/scrub.h"
+#include "store/session.h"
 
 enum {
     TICK_MS = 100,
@@ -104,6 +105,8 @@ static void seal_all(struct catalog *cat)
         if (!c)
             continue;
         seal_if_due(&copy);
+        sessions_sweep(c);
+        receipts_sweep(c);
         epoch_enter();
         e = catalog_entry(atomic_load(&cat->table), copy.name);
         if (e)

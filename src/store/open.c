@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "store/session.h"
 #include "store/collection_internal.h"
 
 /* Calls fn for each name in the folder that parses as <16 hex digits>.<suffix>; other names get
@@ -139,9 +140,11 @@ static void drop_orphan_segment(void *arg, const char *path, uint64_t number)
         unlink_or_warn(o->c, path);
 }
 
+/* Open loads lie in folders of their own (session_file.c). */
 static void drop_staged(void *arg, const char *path, uint64_t number)
 {
-    (void)number;
+    if (number == UINT64_MAX)
+        return;
     unlink_or_warn(((struct orphans *)arg)->c, path);
 }
 
@@ -202,6 +205,7 @@ static enum err open_state(struct collection *c, struct err_ctx *ctx)
         RETURN_NOT_OK(collection_switch_tail(c, atomic_load(&c->next_segment_id), ctx));
     c->tags = c->tags_head;
     RETURN_NOT_OK(history_open(c, ctx));
+    RETURN_NOT_OK(sessions_read(c, ctx));
     return remove_orphans(c, start, ctx);
 }
 

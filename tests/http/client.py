@@ -158,13 +158,13 @@ class Collection:
         d = self.describe()
         return d["version"], d["rows"]
 
-    def send_rows(self, body, content_type=JSON, **query):
+    def send_rows(self, body, content_type=JSON, headers=None, **query):
         if content_type == JSON and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             body = {"rows": body}
         if content_type == NDJSON and isinstance(body, list):
             body = ndjson(body)
         path = f"{self.path}/rows" + (f"?{urlencode(query)}" if query else "")
-        return self.client.post(path, body, headers={"Content-Type": content_type})
+        return self.client.post(path, body, headers={"Content-Type": content_type, **(headers or {})})
 
     def load(self, body, content_type=JSON, **query):
         return expect(self.send_rows(body, content_type, **query))
@@ -174,6 +174,33 @@ class Collection:
 
     def delete_rows(self, keys):
         return expect(self.client.post(f"{self.path}/rows/delete", {"keys": keys}))
+
+    def send_open(self, headers=None, **options):
+        return self.client.post(f"{self.path}/loads", options, headers=headers)
+
+    def open_load(self, headers=None, **options):
+        return expect(self.send_open(headers, **options), 201)
+
+    def part_path(self, load, name):
+        return f"{self.path}/loads/{load['load']}/parts/{quote(name)}"
+
+    def put_part(self, load, name, body, content_type=JSON, headers=None, **query):
+        path = self.part_path(load, name) + (f"?{urlencode(query)}" if query else "")
+        headers = {"Content-Type": content_type, **(headers or {})}
+        return self.client.put(path, body, headers=headers)
+
+    def send_commit(self, load, **options):
+        return self.client.post(f"{self.path}/loads/{load['load']}/commit", options)
+
+    def commit_load(self, load, **options):
+        return expect(self.send_commit(load, **options))
+
+    def get_load(self, load, **query):
+        path = f"{self.path}/loads/{load['load']}" + (f"?{urlencode(query)}" if query else "")
+        return expect(self.client.get(path))
+
+    def send_abort(self, load):
+        return self.client.delete(f"{self.path}/loads/{load['load']}")
 
     def send_search(self, **body):
         return self.client.post(f"{self.path}/search", body)

@@ -316,8 +316,10 @@ def test_content_encoding_is_refused(table, coding):
 @pytest.mark.parametrize(
     "query, word",
     [
-        ({"mode": "full_refresh"}, "upsert"),
-        ({"mode": "partition_overwrite"}, "upsert"),
+        ({"mode": "partition_overwrite"}, "partition_by"),
+        ({"wait": "never"}, "durable"),
+        ({"wait_s": "x"}, "wait_s"),
+        ({"wait_s": "100000"}, "3600"),
         ({"mode": "insert"}, "append"),
         ({"mode": ""}, "mode"),
         ({"duplicates": "first"}, "duplicates"),

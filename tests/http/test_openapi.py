@@ -28,7 +28,7 @@ def source_routes():
     routes = {}
     for entry in re.findall(r"\{(\.method.*?)\}[,;]?\n", text, re.S):
         fields = dict(re.findall(r"\.(\w+) = (\"[^\"]*\"|[^,}]+)", entry))
-        method, path = fields["method"].strip('"'), "/" + fields["path"].strip('"')
+        method, path = fields["method"].strip('"'), "/" + fields["path"].strip('"').replace("*", "")
         routes[method, path] = (
             set(fields["params"].strip('"').split()),
             expand(fields.get("takes", "")),
