@@ -33,10 +33,13 @@ enum err export_new(struct collection *c, uint64_t version, const struct codec *
     e->codec = codec;
     e->to = UINT64_MAX;
     e->matches.view = UINT32_MAX;
-    collection_pin(c, version);
-    enum err failed = collection_open_version(c, version, true, &e->snapshot, ctx);
+    enum err failed = collection_pin(c, version, ctx);
+    bool pinned = failed == ERR_OK;
+    if (pinned)
+        failed = collection_open_version(c, version, true, &e->snapshot, ctx);
     if (failed != ERR_OK) {
-        collection_unpin(c, version);
+        if (pinned)
+            collection_unpin(c, version);
         collection_release(c);
         free(e);
         return failed;

@@ -150,7 +150,7 @@ static enum err open_side(struct diff_answer *a, unsigned side, const struct sel
 {
     uint64_t version;
     RETURN_NOT_OK(collection_resolve(a->collection, sel, true, &version, ctx));
-    collection_pin(a->collection, version);
+    RETURN_NOT_OK(collection_pin(a->collection, version, ctx));
     a->pinned[a->npinned++] = version;
     return collection_open_version(a->collection, version, true, &a->sides[side], ctx);
 }

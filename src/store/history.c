@@ -348,7 +348,7 @@ static struct pin *find_pin(struct history *h, uint64_t version)
     return NULL;
 }
 
-void collection_pin(struct collection *c, uint64_t version)
+enum err collection_pin(struct collection *c, uint64_t version, struct err_ctx *ctx)
 {
     struct history *h = &c->history;
     struct pin fresh = {.version = version, .count = 1};
@@ -358,8 +358,10 @@ void collection_pin(struct collection *c, uint64_t version)
         p->count++;
     else
         buf_put(&h->pins, &fresh, sizeof fresh);
-    ASSERT(!h->pins.failed);
+    bool failed = h->pins.failed; /* what was there before is whole */
+    h->pins.failed = false;
     pthread_mutex_unlock(&h->lock);
+    return failed ? err_no_memory(ctx, sizeof fresh) : ERR_OK;
 }
 
 void collection_unpin(struct collection *c, uint64_t version)

@@ -194,7 +194,7 @@ enum err collection_restore(struct collection *c, uint64_t version, const struct
     struct restore r = {.c = c, .opts = opts};
     uint64_t since_us = clock_mono_us();
     RETURN_NOT_OK(commit_check_expected(c, opts, ctx));
-    collection_pin(c, version);
+    RETURN_NOT_OK(collection_pin(c, version, ctx));
     enum err e = collection_open_version(c, version, true, &r.source, ctx);
     if (e == ERR_OK)
         e = run(&r, ctx);

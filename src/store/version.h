@@ -37,7 +37,7 @@ WARN_UNUSED enum err collection_open_version(struct collection *c, uint64_t vers
 
 /* A pinned version outlives vacuum, whatever retention says, until it is unpinned as often. Pin,
  * then open. */
-void collection_pin(struct collection *c, uint64_t version);
+WARN_UNUSED enum err collection_pin(struct collection *c, uint64_t version, struct err_ctx *ctx);
 void collection_unpin(struct collection *c, uint64_t version);
 
 struct version_info {

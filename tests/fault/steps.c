@@ -52,6 +52,7 @@ enum err step_drop(struct job *j)
     memset(j->p->kept, 0, sizeof j->p->kept);
     memset(j->p->tags, 0, sizeof j->p->tags);
     memset(j->p->purged, 0, sizeof j->p->purged);
+    memset(j->p->half_purged, 0, sizeof j->p->half_purged);
     return catalog_drop(j->f->cat, j->b->name, &j->f->ctx);
 }
 

@@ -5,7 +5,8 @@
  * again without faults: every acknowledged step is there, a refused one whole or not at all, and
  * nothing is quarantined.
  *
- * FAULT_FIRST (default 1) is the first call that fails; FAULT_STRIDE: every how-manyth call fails (default 4; `make check-fault` lets each). */
+ * FAULT_FIRST (default 1) is the first call that fails; FAULT_STRIDE: every how-manyth call fails
+ * (default 4; `make check-fault` lets each). */
 #include "dirs.h"
 #include "../unit/store/sweep.h"
 

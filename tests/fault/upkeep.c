@@ -73,3 +73,50 @@ enum err step_restore(struct job *j)
         expect_version(j, r.version);
     return e;
 }
+
+static uint64_t newest_version(struct collection *c)
+{
+    epoch_enter();
+    uint64_t v = collection_snapshot(c)->version;
+    epoch_leave();
+    return v;
+}
+
+/* The newest version is without the keys, of the others nobody knows. */
+static enum err half_purge(struct page *p, int64_t from)
+{
+    for (int64_t key = from; key < from + 20; key++)
+        p->half_purged[key] = true;
+    return ERR_OK;
+}
+
+enum err step_purge(struct job *j)
+{
+    struct fixture *f = j->f;
+    struct page *p = j->p;
+    struct purge_result r;
+    struct batch *b;
+    int64_t from = random_below(j->w, KEYS - 20);
+    page_commit(p);
+    p->purges = true;
+    epoch_enter();
+    struct schema *schema = schema_acquire(collection_snapshot(j->c)->schema);
+    epoch_leave();
+    enum err e = batch_new(schema, &b, &f->ctx);
+    schema_release(schema);
+    RETURN_NOT_OK(e);
+    pause_faults(j->w, true);
+    for (int64_t key = from; key < from + 20; key++) {
+        put_key(f, b, key);
+        page_set(p, key, ABSENT, ABSENT);
+        p->purged[key] = (uint16_t)p->version;
+    }
+    pause_faults(j->w, false);
+    e = collection_purge(j->c, b, &r, &f->ctx);
+    batch_free(b);
+    if (e == ERR_OK)
+        expect_version(j, r.version);
+    else if (newest_version(j->c) == p->version)
+        e = half_purge(p, from);
+    return e;
+}

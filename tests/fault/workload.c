@@ -54,7 +54,7 @@ static struct page *turn_page(struct workload *w, struct book *b)
         assert_non_null(b->pages);
     }
     p->step = w->step;
-    p->hides = p->settled = false;
+    p->hides = p->purges = p->settled = false;
     b->pages[b->n++] = p;
     return p;
 }
@@ -154,6 +154,7 @@ static const struct kind {
     {"untag", step_untag, 1},
     {"compact", step_compact, 2},
     {"vacuum", step_vacuum, 1},
+    {"purge", step_purge, 1},
     {"drop", step_drop, 1},
 };
 

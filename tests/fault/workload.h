@@ -44,7 +44,9 @@ struct page {
     bool kept[VERSIONS_TRACKED];       /* versions that can be read */
     struct page *of[VERSIONS_TRACKED]; /* the page of their commit */
     uint64_t tags[TAGGED];             /* the versions of tags "t0", "t1" ..; 0 = none */
-    uint16_t purged[KEYS];             /* 0, or the version that purged the key last */
+    bool purges; /* its step is a purge: until acknowledged, old versions may hold the keys */
+    bool half_purged[KEYS]; /* a purge was refused amid its work: "do it again" */
+    uint16_t purged[KEYS];  /* 0, or the version that purged the key last */
     struct cell cells[KEYS];
 };
 

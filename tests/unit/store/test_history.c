@@ -144,7 +144,7 @@ static void versions_that_are_not_there_are_told_apart(void **state)
     OK_RIG(collection_tag_set(r->c, "v2", 2, &created, &r->f.ctx));
     assert_true(created);
     OK_RIG(collection_seal(r->c, &r->f.ctx));
-    collection_pin(r->c, 4);
+    OK_RIG(collection_pin(r->c, 4, &r->f.ctx));
     rig_vacuum(r, 5);
     collection_unpin(r->c, 4);
     for (int turn = 0; turn < 2; turn++) {

@@ -59,7 +59,10 @@ static void *read_versions(void *arg)
         struct snapshot *s;
         uint64_t v = (uint64_t)rand_r(&seed) % (newest(c) + 1), before = 0;
         err_clear(&ctx);
-        collection_pin(c, v);
+        if (collection_pin(c, v, &ctx) != ERR_OK) {
+            complain("no memory for a pin", v, &ctx);
+            return NULL;
+        }
         enum err e = collection_open_version(c, v, true, &s, &ctx);
         if (e == ERR_OK && !holds_its_rows(s))
             complain("rows are missing", v, &ctx);

@@ -105,7 +105,7 @@ static void a_pinned_version_stays_while_it_is_read(void **state)
     struct collection *c = fixture_create(f, "c", KEY_STRING);
     fill(f, c);
     take_prints(f, c, &before);
-    collection_pin(c, 5);
+    OK(collection_pin(c, 5, &f->ctx));
     vacuum(f, c, 1, false);
     struct hash128 now = version_print(f, c, 5);
     assert_memory_equal(&now, &before.of[5], sizeof now);
