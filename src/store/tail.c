@@ -38,7 +38,7 @@ struct block {
 
 struct tail {
     struct schema *schema; /* borrowed from the segment */
-    uint32_t rows;         /* the writer's count; readers know view.rows */
+    _Atomic uint32_t rows; /* the writer's count; readers know view.rows */
     uint32_t rows_max;
     uint32_t chunk_shift;
     uint32_t nchunks;
@@ -50,8 +50,20 @@ struct tail {
     struct block *blocks;
     uint8_t *free_at;
     size_t free_left;
-    size_t bytes;
+    _Atomic size_t bytes;
 };
+
+static uint32_t rows_of(const struct tail *t)
+{
+    return atomic_load_explicit(&t->rows, memory_order_acquire);
+}
+
+/* There is one writer. */
+static void add_bytes(struct tail *t, size_t n)
+{
+    size_t bytes = atomic_load_explicit(&t->bytes, memory_order_relaxed);
+    atomic_store_explicit(&t->bytes, bytes + n, memory_order_relaxed);
+}
 
 static uint32_t rows_limit(size_t vector_bytes)
 {
@@ -233,10 +245,10 @@ enum err tail_reserve(struct segment *s, uint32_t rows, uint32_t runs, size_t pa
                       struct err_ctx *ctx)
 {
     struct tail *t = s->tail;
-    if (rows > t->rows_max - t->rows)
+    if (rows > t->rows_max - rows_of(t))
         return err_set(ctx, ERR_BUSY, "%u rows wait to be written to a segment; try again soon",
-                       t->rows);
-    if (!reserve_chunks(t, t->rows + rows) || !reserve_table(t, t->keys + rows) ||
+                       rows_of(t));
+    if (!reserve_chunks(t, rows_of(t) + rows) || !reserve_table(t, t->keys + rows) ||
         !reserve_payload(t, payload) || !reserve_runs(t, runs))
         return err_no_memory(ctx, payload);
     return ERR_OK;
@@ -253,7 +265,7 @@ static struct cell keep(struct tail *t, const void *data, size_t len)
     memcpy(at, data, len);
     t->free_at += len;
     t->free_left -= len;
-    t->bytes += len;
+    add_bytes(t, len);
     return (struct cell){at, len};
 }
 
@@ -330,23 +342,23 @@ static void note_seq(struct tail *t, uint32_t row, uint64_t version, uint64_t or
 void tail_append(struct segment *s, const struct row *r, uint64_t version, uint64_t ordinal)
 {
     struct tail *t = s->tail;
-    uint32_t row = t->rows;
+    uint32_t row = rows_of(t);
     ASSERT(row < t->nchunks << t->chunk_shift);
     put_row(t, row, r);
     note_seq(t, row, version, ordinal);
     link_key(t, row, r);
-    t->bytes += t->schema->dim * sizeof(float) + t->schema->strip_bytes + 24;
-    t->rows++;
+    add_bytes(t, t->schema->dim * sizeof(float) + t->schema->strip_bytes + 24);
+    atomic_store_explicit(&t->rows, row + 1, memory_order_release);
 }
 
 uint32_t tail_rows(const struct segment *s)
 {
-    return s->tail->rows;
+    return rows_of(s->tail);
 }
 
 size_t tail_bytes(const struct segment *s)
 {
-    return s->tail->bytes;
+    return atomic_load_explicit(&s->tail->bytes, memory_order_relaxed);
 }
 
 /* ---- reading ---- */

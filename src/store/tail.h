@@ -33,6 +33,7 @@ WARN_UNUSED enum err tail_reserve(struct segment *s, uint32_t rows, uint32_t run
                                   struct err_ctx *ctx);
 /* Appends a row within the reservation; its number is tail_rows() before the call. */
 void tail_append(struct segment *s, const struct row *r, uint64_t version, uint64_t ordinal);
+/* On any thread; exact under the commit lock only. */
 uint32_t tail_rows(const struct segment *s);
 size_t tail_bytes(const struct segment *s);
 
