@@ -64,7 +64,7 @@ static enum MHD_Result add_headers(struct request *r, struct MHD_Response *respo
 /* The stream goes to the response. */
 static struct MHD_Response *stream_answer(struct request *r)
 {
-    struct MHD_Response *response = stream_response(r->stream, r->conn, r->watched, &r->streamed);
+    struct MHD_Response *response = stream_response(r->stream, r);
     if (!response)
         return NULL;
     r->stream = NULL;

@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 
 #include "api/connection.h"
+#include "api/request.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -45,10 +46,7 @@ struct stream {
     bool job, ended, failed, closed;
     struct MHD_Connection *waiting;
 
-    /* the HTTP thread's */
-    struct MHD_Connection *conn;
-    struct connection *watched;
-    uint64_t *sent;
+    struct request *request; /* the HTTP thread's: it outlives the sending */
 };
 
 static enum err count_in(struct service *s, struct err_ctx *ctx)
@@ -212,11 +210,11 @@ static ssize_t cut_off(struct stream *st)
 {
     const struct linger at_once = {.l_onoff = 1};
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(st->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+        MHD_get_connection_info(st->request->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info)
         (void)!setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     unsigned own_s = st->service->limits.idle_timeout_s == 1 ? 2 : 1;
-    MHD_set_connection_option(st->conn, MHD_CONNECTION_OPTION_TIMEOUT, own_s);
+    MHD_set_connection_option(st->request->conn, MHD_CONNECTION_OPTION_TIMEOUT, own_s);
     return MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
@@ -227,9 +225,9 @@ static ssize_t wait_for_piece(struct stream *st)
         return cut_off(st);
     if (st->ended)
         return MHD_CONTENT_READER_END_OF_STREAM;
-    connection_head_done(st->watched);
-    st->waiting = st->conn;
-    if (service_suspend(st->service, st->conn))
+    connection_head_done(st->request->watched);
+    st->waiting = st->request->conn;
+    if (service_suspend(st->service, st->request->conn))
         return 0;
     st->waiting = NULL;
     return cut_off(st);
@@ -246,9 +244,9 @@ static ssize_t send_some(struct stream *st, char *to, size_t max)
         p->full = false;
         st->front = (st->front + 1) % PIECES;
     }
-    *st->sent += n;
+    st->request->streamed += n;
     metric_add(&streamed, 0, n);
-    connection_answering(st->watched,
+    connection_answering(st->request->watched,
                          clock_mono_us() + limits_transfer_us(&st->service->limits, n));
     return (ssize_t)n;
 }
@@ -275,12 +273,15 @@ static void close_stream(void *arg)
     stream_close(arg);
 }
 
-struct MHD_Response *stream_response(struct stream *st, struct MHD_Connection *conn,
-                                     struct connection *watched, uint64_t *sent)
+/* The library ends even the answer to a HEAD with a last chunk, which the client would take for the
+ * beginning of the next answer; without chunks it closes the connection behind the head. */
+struct MHD_Response *stream_response(struct stream *st, struct request *r)
 {
-    st->conn = conn;
-    st->watched = watched;
-    st->sent = sent;
+    st->request = r;
     uint64_t size = st->length < 0 ? MHD_SIZE_UNKNOWN : (uint64_t)st->length;
-    return MHD_create_response_from_callback(size, BLOCK_BYTES, read_stream, st, close_stream);
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(size, BLOCK_BYTES, read_stream, st, close_stream);
+    if (response && r->head_only && st->length < 0)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return response;
 }

@@ -8,12 +8,10 @@
 #ifndef LOADSTONE_API_STREAM_H
 #define LOADSTONE_API_STREAM_H
 
-#include <microhttpd.h>
-
 #include "api/service.h"
 #include "base/bytes.h"
 
-struct connection;
+struct request;
 struct stream;
 
 enum { STREAM_PIECE_BYTES = 256 * 1024 };
@@ -32,11 +30,10 @@ WARN_UNUSED enum err stream_new(struct service *s, const struct stream_source *s
                                 int64_t length, struct stream **out, struct err_ctx *ctx);
 /* On a worker: makes the first piece, so that what fails at once is answered as an error. */
 WARN_UNUSED enum err stream_start(struct stream *st, struct err_ctx *ctx);
-/* For HTTP threads: the response that sends it, over which the stream goes from the caller to the
- * library. Bytes sent are added to *sent. `watched` and `sent` live until the response has been
- * sent or given up. NULL when memory is out: the stream stays the caller's. */
-struct MHD_Response *stream_response(struct stream *st, struct MHD_Connection *conn,
-                                     struct connection *watched, uint64_t *sent);
+/* For HTTP threads: the response that sends it to the request's client, over which the stream goes
+ * from the caller to the library. Bytes sent are added to r->streamed. NULL when memory is out: the
+ * stream stays the caller's. */
+struct MHD_Response *stream_response(struct stream *st, struct request *r);
 /* Gives up what was not handed to a response. NULL is allowed. */
 void stream_close(struct stream *st);
 
