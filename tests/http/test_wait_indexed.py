@@ -1,6 +1,8 @@
 """wait=indexed: a version whose index is built before anyone sees it. Readers stay on the version
 before until then; no answer is of both, none is of a version that is still scanned."""
 
+import contextlib
+import http.client
 import threading
 
 import pytest
@@ -152,10 +154,17 @@ def test_killed_while_it_builds_the_load_is_committed_again(start_daemon, worlds
     c.load_vectors(first, mode="append", wait="indexed")
     load = open_load(c, mode="full_refresh")
     put_parts(c, load, second, SECOND)
-    threading.Thread(target=lambda: c.client.post(f"{load}/commit", {}), daemon=True).start()
+
+    def commit_until_killed():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            Collection(daemon.client, "c").client.post(f"{load}/commit", {})
+
+    committing = threading.Thread(target=commit_until_killed)
+    committing.start()
     while not daemon.children():
         assert c.describe()["version"] == 1
     daemon.kill()
+    committing.join()
     daemon.start()
     c = Collection(daemon.client, "c")
     assert c.describe()["version"] == 1 and ready(c)
