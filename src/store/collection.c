@@ -71,6 +71,7 @@ void collection_release(struct collection *c)
     pthread_mutex_destroy(&c->commit_lock);
     pthread_mutex_destroy(&c->seal_lock);
     pthread_mutex_destroy(&c->upkeep_lock);
+    buf_deinit(&c->condemned);
     pthread_mutex_destroy(&c->alter_lock);
     pthread_mutex_destroy(&c->tag_lock);
     pthread_rwlock_destroy(&c->dir_lock);

@@ -80,6 +80,7 @@ struct collection {
     atomic_bool upkeep_cancel;   /* being closed or dropped: end what is under way */
     uint64_t compact_bytes_max;  /* under upkeep_lock, as are the moments of the next tries: */
     int64_t compact_retry_us, retention_us;
+    struct buf condemned; /* u64: segments let go by a vacuum, whose files are still there */
 
     pthread_rwlock_t dir_lock;
     bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */

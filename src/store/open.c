@@ -136,7 +136,11 @@ static bool in_log(const struct collection *c, uint64_t segment)
 static void drop_orphan_segment(void *arg, const char *path, uint64_t number)
 {
     struct orphans *o = arg;
-    if (number == UINT64_MAX || !(registry_has(o->c, number) || in_log(o->c, number)))
+    if (number != UINT64_MAX && registry_has(o->c, number))
+        return;
+    if (number != UINT64_MAX && in_log(o->c, number))
+        buf_put_u64(&o->c->condemned, number);
+    else
         unlink_or_warn(o->c, path);
 }
 

@@ -174,8 +174,7 @@ static enum err purge_all(struct purge *p, struct purge_result *out, struct err_
         out->version = commit.version;
         purge_forget(p);
         RETURN_NOT_OK(purge_find(p, ctx));
-        if (p->n)
-            RETURN_NOT_OK(replace_found(p, ctx));
+        RETURN_NOT_OK(p->n ? replace_found(p, ctx) : vacuum_remove_files(p->c, ctx));
         purge_forget(p);
         RETURN_NOT_OK(purge_find(p, ctx));
         if (p->n == 0)

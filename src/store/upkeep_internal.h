@@ -23,5 +23,7 @@ WARN_UNUSED enum err compact_step(struct collection *c, enum compact_mode mode, 
 /* With upkeep_lock. ERR_CONFLICT when something was tagged while it ran: try again. */
 WARN_UNUSED enum err vacuum_step(struct collection *c, const struct vacuum_options *o,
                                  struct vacuum_result *out, struct err_ctx *ctx);
+/* With upkeep_lock: removes the files of segments that a vacuum let go, behind a checkpoint. */
+WARN_UNUSED enum err vacuum_remove_files(struct collection *c, struct err_ctx *ctx);
 
 #endif

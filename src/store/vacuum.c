@@ -9,16 +9,16 @@
  *   4. a checkpoint behind the record: replay opens no file that is about to go
  *   5. unlink
  *
- * A crash before 4 leaves files that the next vacuum finds, one after it files that the registry
- * does not name: the next start removes them. History files stay: answers to repeated requests lie
- * in them.
+ * A crash or a failure before 5 leaves files that nothing needs: condemned, the next vacuum removes
+ * them, or the next start once a checkpoint has come. History files stay: answers to repeated
+ * requests lie in them.
  *
  * Threads: under upkeep_lock; readers keep what they have open. Failure: as for any record. */
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/metrics.h"
 #include "store/collection_internal.h"
 #include "store/history.h"
@@ -251,29 +251,50 @@ static enum err log_vacuum(struct vacuum *v, struct err_ctx *ctx)
 
 /* ---- files ---- */
 
-static void unlink_segment(struct collection *c, uint64_t id)
+static enum err unlink_segment(struct collection *c, uint64_t id, struct err_ctx *ctx)
 {
     char path[PATH_CAP];
-    struct err_ctx why;
-    err_clear(&why);
     segment_file_path(c, "segments", id, path, sizeof path);
-    if (collection_enter_dir(c, &why) != ERR_OK)
-        return;
-    if (io_unlink(c->io, path, &why) != ERR_OK)
-        log_warn("%s stays behind until the next start: %s", path, why.detail);
+    RETURN_NOT_OK(collection_enter_dir(c, ctx));
+    enum err e = access(path, F_OK) == 0 ? io_unlink(c->io, path, ctx) : ERR_OK;
     collection_leave_dir(c);
-    if (c->hooks && c->hooks->segment_removed)
+    if (e == ERR_OK && c->hooks && c->hooks->segment_removed)
         c->hooks->segment_removed(c->hooks->arg, c, id);
+    return e;
 }
 
-static enum err remove_files(struct vacuum *v, struct err_ctx *ctx)
+enum err vacuum_remove_files(struct collection *c, struct err_ctx *ctx)
 {
-    if (length(&v->removed) == 0)
+    size_t n = length(&c->condemned), kept = 0;
+    if (n == 0)
         return ERR_OK;
-    RETURN_NOT_OK(collection_checkpoint(v->c, ctx));
-    const uint64_t *ids = (const uint64_t *)v->removed.data;
-    for (size_t i = 0; i < length(&v->removed); i++)
-        unlink_segment(v->c, ids[i]);
+    RETURN_NOT_OK(collection_checkpoint(c, ctx));
+    uint64_t *ids = (uint64_t *)c->condemned.data;
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id = ids[i];
+        enum err failed = unlink_segment(c, id, ctx);
+        if (failed != ERR_OK) {
+            e = failed;
+            ids[kept++] = id;
+        }
+    }
+    c->condemned.len = kept * sizeof *ids;
+    char dir[PATH_CAP];
+    snprintf(dir, sizeof dir, "%s/segments", c->dir);
+    return e == ERR_OK ? io_sync_dir(c->io, dir, ctx) : e;
+}
+
+static enum err let_go(struct vacuum *v, struct err_ctx *ctx)
+{
+    struct collection *c = v->c;
+    if (!buf_reserve(&c->condemned, v->removed.len)) {
+        c->condemned.failed = false;
+        return err_no_memory(ctx, v->removed.len);
+    }
+    RETURN_NOT_OK(log_vacuum(v, ctx));
+    buf_put(&c->condemned, v->removed.data, v->removed.len);
+    metric_add(&vacuum_versions, 0, versions_lost(v));
     metric_add(&vacuum_segments, 0, length(&v->removed));
     metric_add(&vacuum_bytes, 0, v->bytes);
     return ERR_OK;
@@ -286,13 +307,10 @@ enum err vacuum_step(struct collection *c, const struct vacuum_options *o,
     enum err e = survey(&v, o, ctx);
     *out = (struct vacuum_result){versions_lost(&v), length(&v.removed), v.bytes, v.horizon};
     bool idle = out->versions == 0 && out->segments == 0;
-    if (e == ERR_OK && !o->dry_run && !idle) {
-        e = log_vacuum(&v, ctx);
-        if (e == ERR_OK)
-            metric_add(&vacuum_versions, 0, out->versions);
-        if (e == ERR_OK)
-            e = remove_files(&v, ctx);
-    }
+    if (e == ERR_OK && !o->dry_run && !idle)
+        e = let_go(&v, ctx);
+    if (e == ERR_OK && !o->dry_run)
+        e = vacuum_remove_files(c, ctx);
     vacuum_deinit(&v);
     return e;
 }

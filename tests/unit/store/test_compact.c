@@ -100,6 +100,33 @@ static void no_version_changes(void **state)
     fixture_free(f);
 }
 
+/* History goes along: dead in the merged segment, and there. */
+static void history_is_kept(void **state)
+{
+    enum key_type key = *(enum key_type *)*state;
+    struct fixture fx, *f = &fx;
+    struct prints before;
+    struct compact_result r;
+    fixture_new(f, IO_AUTO);
+    struct collection *c = create_events(f, key);
+    fill_events(f, c);
+    take_prints(f, c, &before);
+    OK(collection_seal(c, &f->ctx));
+    OK(collection_compact(c, &r, &f->ctx));
+    assert_int_equal(r.segments_after, 1);
+    assert_true(dead_rows(c) > 50);
+    expect_prints(f, c, &before, 1);
+    load_events(f, c, 15, 50, 250, 8000); /* meets history in the merged segment */
+    delete_range(f, c, 16, 18);
+    take_prints(f, c, &before);
+    OK(collection_seal(c, &f->ctx));
+    OK(collection_compact(c, &r, &f->ctx));
+    expect_prints(f, c, &before, 1);
+    fixture_reopen(f);
+    expect_prints(f, fixture_find(f, "c"), &before, 1);
+    fixture_free(f);
+}
+
 static size_t merge_all(struct fixture *f, struct collection *c, struct compaction *job)
 {
     memset(job, 0, sizeof *job);
@@ -145,6 +172,30 @@ static void deletions_meanwhile_are_carried_over(void **state)
     OK(compact_swap(c, &job, &f->ctx));
     drop_job(&job);
     assert_true(dead_rows(c) > 0);
+    expect_prints(f, c, &before, 1);
+    fixture_reopen(f);
+    expect_prints(f, fixture_find(f, "c"), &before, 1);
+    fixture_free(f);
+}
+
+static void history_that_changes_meanwhile_is_carried_over(void **state)
+{
+    enum key_type key = *(enum key_type *)*state;
+    struct fixture fx, *f = &fx;
+    struct prints before;
+    struct compaction job;
+    fixture_new(f, IO_AUTO);
+    struct collection *c = create_events(f, key);
+    fill_events(f, c);
+    OK(collection_seal(c, &f->ctx));
+    merge_all(f, c, &job);
+    delete_range(f, c, 42, 44);
+    load_events(f, c, 50, 60, 220, 9000);
+    load_events(f, c, 60, 70, 20, 9000);
+    load_events(f, c, 20, 22, 150, 9000); /* takes the place of history */
+    take_prints(f, c, &before);
+    OK(compact_swap(c, &job, &f->ctx));
+    drop_job(&job);
     expect_prints(f, c, &before, 1);
     fixture_reopen(f);
     expect_prints(f, fixture_find(f, "c"), &before, 1);
@@ -325,6 +376,10 @@ int main(void)
         cmocka_unit_test_prestate(no_version_changes, &keys[1]),
         cmocka_unit_test_prestate(deletions_meanwhile_are_carried_over, &keys[0]),
         cmocka_unit_test_prestate(deletions_meanwhile_are_carried_over, &keys[1]),
+        cmocka_unit_test_prestate(history_is_kept, &keys[0]),
+        cmocka_unit_test_prestate(history_is_kept, &keys[1]),
+        cmocka_unit_test_prestate(history_that_changes_meanwhile_is_carried_over, &keys[0]),
+        cmocka_unit_test_prestate(history_that_changes_meanwhile_is_carried_over, &keys[1]),
         cmocka_unit_test(a_merge_whose_rows_all_died_is_given_up),
         cmocka_unit_test_prestate(commits_go_on_beside_it, &keys[0]),
         cmocka_unit_test_prestate(commits_go_on_beside_it, &keys[1]),

@@ -32,6 +32,12 @@ static bool is_purged(const struct row *row)
     return false;
 }
 
+static bool is_event_purged(const struct row *row)
+{
+    int64_t k = key_number(row);
+    return k == 7 || k == 12 || k == 21 || k == 41 || k == 55 || k == 95 || k == 105;
+}
+
 static struct batch *keys_of(struct fixture *f, struct collection *c, const int64_t *keys, size_t n)
 {
     struct load *l = begin(f, c, LOAD_UPSERT);
@@ -52,7 +58,7 @@ static enum err try_purge(struct fixture *f, struct collection *c, struct purge_
 }
 
 /* Versions in which the keys come, change, go, and come again; sealed, in the tail, compacted. */
-static void fill(struct fixture *f, struct collection *c)
+static void fill(struct fixture *f, struct collection *c, int64_t rows)
 {
     struct load_options o = {.mode = LOAD_DELETE, .expected_version = -1};
     struct compact_result cr;
@@ -62,7 +68,7 @@ static void fill(struct fixture *f, struct collection *c)
     load_range(f, c, LOAD_UPSERT, 7, 8, MARK);
     load_range(f, c, LOAD_UPSERT, 77, 78, MARK);
     OK(collection_seal(c, &f->ctx));
-    load_range(f, c, LOAD_UPSERT, 0, 20000, 3);
+    load_range(f, c, LOAD_UPSERT, 0, rows, 3);
     OK(collection_tag_set(c, "old", 4, &created, &f->ctx));
     load_range(f, c, LOAD_UPSERT, 777, 778, MARK);
     struct batch *b = keys_of(f, c, (int64_t[]){7, 9, 12000}, 3);
@@ -94,7 +100,8 @@ static void expect_purged(struct fixture *f, struct collection *c, const struct 
     expect_prints(f, c, before, 1);
     for (size_t i = 0; i < NPURGED; i++) {
         assert_false(has_key(c, purged[i]));
-        assert_false(on_disk(f, MARK + purged[i]));
+        if (on_disk(f, MARK + purged[i]))
+            fail_msg("key %lld is still on disk", (long long)purged[i]);
     }
     assert_false(on_disk(f, MARK + 8)); /* 7 with x = MARK + 1 + 7 */
     assert_true(on_disk(f, MARK + 7771));
@@ -108,7 +115,7 @@ static void no_version_and_no_file_has_them(void **state)
     struct purge_result r;
     fixture_new(f, key == KEY_INT64 ? IO_POSIX : IO_AUTO);
     struct collection *c = fixture_create(f, "c", key);
-    fill(f, c);
+    fill(f, c, 20000);
     take_prints_but(f, c, &before, is_purged);
     assert_true(on_disk(f, MARK + 777));
     if (try_purge(f, c, &r) != ERR_OK)
@@ -130,7 +137,28 @@ static void no_version_and_no_file_has_them(void **state)
     fixture_free(f);
 }
 
-/* What is restored afterwards is without them, too. */
+/* Current and historical rows alike. */
+static void history_goes_too(void **state)
+{
+    enum key_type key = *(enum key_type *)*state;
+    struct fixture fx, *f = &fx;
+    struct prints before;
+    struct purge_result r;
+    static const int64_t gone[] = {7, 12, 21, 41, 55, 95, 105};
+    fixture_new(f, IO_AUTO);
+    struct collection *c = create_events(f, key);
+    fill_events(f, c);
+    take_prints_but(f, c, &before, is_event_purged);
+    struct batch *b = keys_of(f, c, gone, sizeof gone / sizeof *gone);
+    OK(collection_purge(c, b, &r, &f->ctx));
+    batch_free(b);
+    assert_int_equal(r.purged, sizeof gone / sizeof *gone);
+    expect_prints(f, c, &before, 1);
+    fixture_reopen(f);
+    expect_prints(f, fixture_find(f, "c"), &before, 1);
+    fixture_free(f);
+}
+
 static void versions_list_what_is_left(void **state)
 {
     (void)state;
@@ -140,7 +168,7 @@ static void versions_list_what_is_left(void **state)
     struct version_info info;
     fixture_new(f, IO_AUTO);
     struct collection *c = fixture_create(f, "c", KEY_STRING);
-    fill(f, c);
+    fill(f, c, 20000);
     assert_int_equal(try_purge(f, c, &r), ERR_OK);
     for (uint64_t v = 1; v <= r.version; v++) {
         struct snapshot *s;
@@ -161,7 +189,7 @@ static bool break_off_at(unsigned n, struct fixture *f)
     struct prints before;
     struct purge_result r;
     struct collection *c = fixture_create(f, "c", KEY_INT64);
-    fill(f, c);
+    fill(f, c, 800);
     take_prints_but(f, c, &before, is_purged);
     sweep.for_good = n % 2;
     sweep.at = n;
@@ -209,6 +237,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(no_version_and_no_file_has_them, &keys[0]),
         cmocka_unit_test_prestate(no_version_and_no_file_has_them, &keys[1]),
+        cmocka_unit_test_prestate(history_goes_too, &keys[0]),
+        cmocka_unit_test_prestate(history_goes_too, &keys[1]),
         cmocka_unit_test(versions_list_what_is_left),
         cmocka_unit_test(a_purge_that_broke_off_is_done_again),
     };

@@ -1,5 +1,5 @@
-/* What a version holds, as one number: every live row with its seq, in order, and what its keys
- * lead to. Equal numbers mean equal to the bit. */
+/* What a version holds, as one number: every row, live or history, with its seq, in order, and what
+ * the keys lead to. Equal numbers mean equal to the bit. */
 #ifndef LOADSTONE_TESTS_VERSIONS_H
 #define LOADSTONE_TESTS_VERSIONS_H
 
@@ -31,16 +31,19 @@ static inline struct hash128 snapshot_print_but(struct fixture *f, const struct 
     struct digest sum = {0};
     uint64_t n = 0, vectors = 0;
     OK(row_builder_init(&rb, s->schema, &f->ctx));
-    OK(seq_walk_new(s, NULL, &w, &f->ctx));
-    for (; seq_walk_next(w, &ref, &seq); n++) {
+    OK(seq_walk_open(s, &(struct seq_walk_options){.history = true}, NULL, &w, &f->ctx));
+    while (seq_walk_next(w, &ref, &seq)) {
+        bool live = view_live(&s->views[ref.view], ref.row);
         row_from_segment(&rb, s->views[ref.view].segment, ref.row);
-        assert_true(row_is_found(s, &rb.row, ref));
+        assert_true(!live || row_is_found(s, &rb.row, ref));
         if (!but || !but(&rb.row)) {
             buf_put(&bytes, &seq, sizeof seq);
+            buf_put_u8(&bytes, live);
             row_encode(&rb.row, &bytes);
         }
         digest_add(&sum, row_digest(&rb.row));
-        vectors += rb.row.vector != NULL;
+        n += live;
+        vectors += live && rb.row.vector;
     }
     seq_walk_free(w);
     row_builder_deinit(&rb);
@@ -104,6 +107,76 @@ static inline void expect_prints(struct fixture *f, struct collection *c, const 
         if (memcmp(&now, &p->of[v], sizeof now) != 0)
             fail_msg("version %llu has changed", (unsigned long long)v);
     }
+}
+
+/* ---- a collection with event times ---- */
+
+static inline struct collection *create_events(struct fixture *f, enum key_type key)
+{
+    struct schema *s;
+    struct collection *c;
+    bool created;
+    OK(schema_new(key, TEST_DIM, DIST_L2, &s, &f->ctx));
+    OK(schema_add_feature(s, "ts", FEATURE_TIMESTAMP, &f->ctx));
+    OK(schema_add_feature(s, "name", FEATURE_STRING, &f->ctx));
+    s->event_time = 0;
+    s->index.kind = INDEX_FLAT;
+    OK(schema_seal(s, &f->ctx));
+    OK(catalog_create(f->cat, "c", s, &created, &f->ctx));
+    schema_release(s);
+    OK(catalog_find(f->cat, "c", &c, &f->ctx));
+    return c;
+}
+
+/* An event of each key in [from, to) at `ts`, named "e<x + key>". */
+static inline void load_events(struct fixture *f, struct collection *c, int64_t from, int64_t to,
+                               int64_t ts, int64_t x)
+{
+    struct commit_result r;
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    for (int64_t key = from; key < to; key++) {
+        float v[TEST_DIM] = {(float)key, (float)ts, 2, 3};
+        char text[64];
+        put_key(f, b, key);
+        OK(batch_set_vector(b, v, &f->ctx));
+        OK(batch_set(b, 0, &ts, sizeof ts, &f->ctx));
+        snprintf(text, sizeof text, "e%lld", (long long)(x + key));
+        OK(batch_set(b, 1, text, strlen(text), &f->ctx));
+    }
+    OK(load_add(l, b, &f->ctx));
+    OK(load_commit(l, &r, &f->ctx));
+    batch_free(b);
+    load_free(l);
+}
+
+static inline void delete_range(struct fixture *f, struct collection *c, int64_t from, int64_t to)
+{
+    struct load_options o = {.mode = LOAD_DELETE, .expected_version = -1};
+    struct commit_result r;
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    for (int64_t key = from; key < to; key++)
+        put_key(f, b, key);
+    OK(collection_delete_keys(c, b, &o, &r, &f->ctx));
+    batch_free(b);
+    load_free(l);
+}
+
+/* Later, late and replaced events, deletions and what comes after them, in files and tail. */
+static inline void fill_events(struct fixture *f, struct collection *c)
+{
+    load_events(f, c, 0, 100, 100, 1000);
+    OK(collection_seal(c, &f->ctx));
+    load_events(f, c, 0, 60, 200, 2000);
+    load_events(f, c, 10, 30, 150, 3000); /* late */
+    OK(collection_seal(c, &f->ctx));
+    delete_range(f, c, 5, 15);
+    load_events(f, c, 40, 45, 200, 4000); /* the same time: replaces */
+    load_events(f, c, 7, 9, 50, 5000);
+    OK(collection_seal(c, &f->ctx));
+    load_events(f, c, 20, 25, 300, 6000);
+    load_events(f, c, 90, 110, 10, 7000); /* late, and keys of their own */
 }
 
 #endif
