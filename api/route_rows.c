@@ -1,4 +1,4 @@
-/* Rows: load them, delete them by key.
+/* Rows: load them, delete them by key or filter.
  *
  * A load's body streams through an upload; what can be known from its head is checked before the
  * first byte. A commit that takes long is waited for (load_answer.c). A deletion's keys are
@@ -9,6 +9,7 @@
 #include "api/routes.h"
 
 #include "api/commit_body.h"
+#include "api/filter_param.h"
 #include "api/json_writer.h"
 #include "api/load_call.h"
 #include "api/problem.h"
@@ -118,42 +119,71 @@ static enum err read_keys(struct json_reader *json, struct batch *b, struct err_
     }
 }
 
-static enum err read_delete_body(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
+/* What is deleted: rows by key, or those that a filter matches. */
+struct deletion {
+    struct batch *keys;
+    struct filter *filter; /* NULL: by key */
+    bool by_key;
+};
+
+static enum err read_delete_field(struct request *r, struct json_slice name, struct deletion *d,
+                                  struct err_ctx *ctx)
+{
+    if (json_slice_is(name, "filter")) {
+        if (d->filter)
+            return err_set(ctx, ERR_INVALID, "field 'filter' comes twice");
+        return filter_read_json(r, d->keys->schema, &d->filter, ctx);
+    }
+    if (!json_slice_is(name, "keys"))
+        return request_unknown_field(name, "the body of a deletion", "keys, filter", ctx);
+    if (d->by_key)
+        return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
+    d->by_key = true;
+    enum err e = read_keys(&r->json, d->keys, ctx);
+    if (e != ERR_OK)
+        problem_place(ctx, -1, "keys", 4);
+    return e;
+}
+
+static enum err read_delete_body(struct request *r, struct deletion *d, struct err_ctx *ctx)
 {
     struct json_slice name;
-    bool more, seen = false;
-    RETURN_NOT_OK(json_object(json, ctx));
+    bool more;
+    RETURN_NOT_OK(json_object(&r->json, ctx));
     for (;;) {
-        RETURN_NOT_OK(json_next_field(json, &name, &more, ctx));
+        RETURN_NOT_OK(json_next_field(&r->json, &name, &more, ctx));
         if (!more)
             break;
-        if (!json_slice_is(name, "keys"))
-            return request_unknown_field(name, "the body of a deletion", "keys", ctx);
-        if (seen)
-            return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
-        seen = true;
-        enum err e = read_keys(json, b, ctx);
-        if (e != ERR_OK) {
-            problem_place(ctx, -1, "keys", 4);
-            return e;
-        }
+        RETURN_NOT_OK(read_delete_field(r, name, d, ctx));
     }
-    if (!seen)
-        return err_set(ctx, ERR_INVALID, "the body needs \"keys\":[..]");
-    return json_end(json, ctx);
+    RETURN_NOT_OK(json_end(&r->json, ctx));
+    if (d->by_key == (d->filter != NULL))
+        return err_set(ctx, ERR_INVALID,
+                       d->by_key ? "\"keys\" and \"filter\" exclude each other: send one"
+                                 : "the body needs \"keys\":[..] or \"filter\":\"..\"");
+    return ERR_OK;
+}
+
+static enum err run_deletion(struct collection *c, const struct deletion *d,
+                             const struct load_options *o, struct commit_result *result,
+                             struct err_ctx *ctx)
+{
+    return d->filter ? collection_delete_filter(c, d->filter, o, result, ctx)
+                     : collection_delete_keys(c, d->keys, o, result, ctx);
 }
 
 static enum err delete_rows(struct request *r, struct collection *c, struct schema *s,
                             const struct load_options *o, struct commit_result *result,
                             struct err_ctx *ctx)
 {
-    struct batch *keys;
-    RETURN_NOT_OK(batch_new(s, &keys, ctx));
+    struct deletion d = {0};
+    RETURN_NOT_OK(batch_new(s, &d.keys, ctx));
     json_reinit(&r->json, r->body.data, r->body.len, 0);
-    enum err e = read_delete_body(&r->json, keys, ctx);
+    enum err e = read_delete_body(r, &d, ctx);
     if (e == ERR_OK)
-        e = collection_delete_keys(c, keys, o, result, ctx);
-    batch_free(keys);
+        e = run_deletion(c, &d, o, result, ctx);
+    filter_free(d.filter);
+    batch_free(d.keys);
     return e;
 }
 
@@ -194,7 +224,8 @@ enum err rows_delete(struct request *r, struct err_ctx *ctx)
     struct schema *s;
     RETURN_NOT_OK(read_commit_options(r, &o, ctx));
     if (r->body.len == 0)
-        return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
+        return err_set(ctx, ERR_INVALID,
+                       "the body is empty: send {\"keys\":[..]} or {\"filter\":\"..\"}");
     RETURN_NOT_OK(hold_collection(r, &c, &s, ctx));
     enum err e = delete_once(r, c, s, &o, ctx);
     schema_release(s);
