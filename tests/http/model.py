@@ -233,7 +233,7 @@ def random_condition(rng, depth=2):
             _compare(f"n != {x}", "n", lambda v: v != x),
             _compare(f"n in ({x}, {y}, 3)", "n", lambda v: v in (x, y, 3)),
             _compare(f"n between {y} and {y + 20}", "n", lambda v: y <= v <= y + 20),
-            _compare(f"f <= {x}.25", "f", lambda v: v <= x + 0.25),
+            _compare(f"f <= {x + 0.25}", "f", lambda v: v <= x + 0.25),
             _compare(f"s = '{word}'", "s", lambda v: v == word),
             _compare("s like 'a%'", "s", lambda v: v.startswith("a")),
             _compare(f"day = '{day}'", "day", lambda v: v == day),

@@ -215,7 +215,7 @@ class Upkeep(Worker):
         expect(self.c.client.post(f"{c.path}/compact"))
 
     def vacuum(self, c):
-        expect(self.c.client.post(f"{c.path}/vacuum", {"versions": 5, "hours": 0}))
+        expect(self.c.client.post(f"{c.path}/vacuum", {"versions": 5}))
 
     def look(self, c):
         for (name, tag), (version, content) in list(Upkeep.tags.items())[-3:]:

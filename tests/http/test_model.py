@@ -44,8 +44,8 @@ class Known:
     def __init__(self, client):
         self.paths = expect(client.get("/openapi.json"))["paths"]
 
-    def __call__(self, tail):
-        return any(p.endswith(tail) for p in self.paths)
+    def __call__(self, tail, word=""):
+        return any(p.endswith(tail) and word in json.dumps(self.paths[p]) for p in self.paths)
 
 
 class Session:
@@ -201,13 +201,13 @@ class Run:
         return self.load("upsert", rows)
 
     def full_refresh(self):
-        if not self.knows("/loads"):
+        if not self.knows("/rows", "full_refresh"):
             return None
         self.bulk = False
         return self.load("full_refresh", self.some_rows(150))
 
     def partition_overwrite(self):
-        if not self.knows("/loads"):
+        if not self.knows("/rows", "partition_overwrite"):
             return None
         _, rows = self.partition_rows()
         if self.rng.random() < 0.15:
@@ -232,7 +232,7 @@ class Run:
         self.landed(answer, self.model.delete(keys, len(keys)))
 
     def delete_where(self):
-        if not self.knows("/loads"):
+        if not self.knows("/rows/delete", '"filter"'):
             return
         condition = random_condition(self.rng)
         head = self.model.head().rows
@@ -275,7 +275,7 @@ class Run:
         if not self.knows("/vacuum"):
             return
         newest = self.rng.randrange(5, 40)
-        limits = {"versions": newest, "hours": 0}
+        limits = {"versions": newest}
         path = f"{self.c.path}/vacuum"
         kept = self.model.retained(newest)
         gone = sorted(set(self.model.versions) - kept - {0})
