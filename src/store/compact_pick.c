@@ -117,8 +117,10 @@ size_t compact_pick(const struct snapshot *s, enum compact_mode mode, uint64_t b
         return 0;
     size_t n = 0;
     for (uint32_t i = 0; i < s->nviews; i++) {
-        if (!s->views[i].segment->tail && s->views[i].segment->id < before)
-            list[n++] = candidate_of(s, i);
+        if (s->views[i].segment->tail || s->views[i].segment->id >= before)
+            continue;
+        list[n] = candidate_of(s, i);
+        n += list[n].dropped < list[n].rows; /* else it was sealed dead: the next commit drops it */
     }
     qsort(list, n, sizeof *list, smaller_first);
     size_t picked = pick(s, mode, bytes_max, list, n, views);
