@@ -265,17 +265,16 @@ static void remove_one(void *arg, const char *name)
         log_warn("%s stays behind until the next start: %s", path, why.detail);
 }
 
-void session_file_unput(const struct session *s, const struct part *p)
+bool session_file_unput(const struct session *s, const struct part *p)
 {
-    char dir[PATH_CAP - 64], name[32];
+    char path[PATH_CAP];
     struct err_ctx why;
-    session_dir(s->c, s->id, dir, sizeof dir);
-    snprintf(name, sizeof name, "%016" PRIx64 ".part", p->number);
-    struct removal r = {s->c, dir};
+    part_path(s, p->number, path, sizeof path);
     if (collection_enter_dir(s->c, &why) != ERR_OK)
-        return;
-    remove_one(&r, name);
+        return false;
+    bool gone = access(path, F_OK) != 0 || io_unlink(s->c->io, path, &why) == ERR_OK;
     collection_leave_dir(s->c);
+    return gone;
 }
 
 void session_file_remove(struct collection *c, const uint8_t id[LOAD_ID_BYTES])
@@ -389,6 +388,26 @@ static enum err bring_back(struct session *s, uint64_t id, struct err_ctx *ctx)
     return io_rename(s->c->io, moved, staged, ctx);
 }
 
+/* Takes `p` over on success. Two files of one name: the put of the older failed when its file was
+ * there already, and was sent again. */
+static enum err list_part(struct session *s, struct part *p, struct err_ctx *ctx)
+{
+    size_t at;
+    if (p->time_us > s->active_us)
+        s->active_us = p->time_us;
+    if (!session_find_part(s, p->name, p->name_len, &at))
+        return session_insert_part(s, at, p) ? ERR_OK : err_no_memory(ctx, sizeof *p);
+    struct part *old = s->parts[at];
+    if (p->number > old->number) {
+        s->rows += p->rows - old->rows;
+        s->bytes += p->bytes - old->bytes;
+        s->parts[at] = p;
+        p = old;
+    }
+    part_free(p);
+    return ERR_OK;
+}
+
 static enum err read_part(struct reading *r, uint64_t number, struct err_ctx *ctx)
 {
     char path[PATH_CAP];
@@ -397,7 +416,6 @@ static enum err read_part(struct reading *r, uint64_t number, struct err_ctx *ct
     struct cursor c;
     const uint8_t *ids = NULL;
     uint32_t n = 0;
-    size_t at;
     struct part *p = calloc(1, sizeof *p);
     if (!p)
         return err_no_memory(ctx, sizeof *p);
@@ -412,14 +430,10 @@ static enum err read_part(struct reading *r, uint64_t number, struct err_ctx *ct
         buf_put_u64(&r->kept, id);
         e = bring_back(s, id, ctx);
     }
-    if (e == ERR_OK && session_find_part(s, p->name, p->name_len, &at))
-        e = err_set(ctx, ERR_CORRUPT, "%s: its part is there already", path);
-    if (e == ERR_OK && !session_insert_part(s, at, p))
-        e = err_no_memory(ctx, sizeof *p);
+    if (e == ERR_OK)
+        e = list_part(s, p, ctx);
     if (number >= s->next_part)
         s->next_part = number + 1;
-    if (e == ERR_OK && p->time_us > s->active_us)
-        s->active_us = p->time_us;
     if (e != ERR_OK)
         part_free(p);
     buf_deinit(&hold);

@@ -1,4 +1,4 @@
-/* What session.c (finding, opening, ending), session_put.c (parts), session_commit.c and
+/* What session.c (opening, finding), session_put.c (parts), session_end.c, session_commit.c and
  * session_file.c (disk) share. Nobody else includes this.
  *
  *   struct sessions ── list ──> session ── parts, sorted by name ──> part
@@ -88,6 +88,11 @@ WARN_UNUSED bool sessions_list_add(struct sessions *all, struct session *s);
 struct session *sessions_find(const struct sessions *all, const uint8_t id[LOAD_ID_BYTES]);
 void sessions_list_remove(struct sessions *all, struct session *s);
 WARN_UNUSED bool sessions_ends_add(struct sessions *all, const struct session_end *end);
+/* With the lock. */
+void session_describe_locked(const struct session *s, struct session_info *out);
+/* A load that a start found on disk may have been committed before: the log knows. *committed is
+ * then true and its files are gone. */
+WARN_UNUSED enum err session_settle(struct session *s, bool *committed, struct err_ctx *ctx);
 /* With the lock: ERR_OK while it takes parts. */
 WARN_UNUSED enum err session_check_open(const struct session *s, struct err_ctx *ctx);
 /* With the lock: where the name is or would be in s->parts; true when it is there. */
@@ -106,7 +111,8 @@ WARN_UNUSED enum err session_file_create(const struct session *s, struct err_ctx
 WARN_UNUSED enum err session_file_put(const struct session *s, const struct part *p,
                                       const struct staged *staged, size_t nstaged,
                                       struct err_ctx *ctx);
-void session_file_unput(const struct session *s, const struct part *p);
+/* False when the file may still be there: then its segments must stay, too. */
+bool session_file_unput(const struct session *s, const struct part *p);
 /* Reads a part's segments back and opens them; the list is the caller's (staged_list_free). */
 WARN_UNUSED enum err session_file_get(const struct session *s, const struct part *p,
                                       struct staged **out, size_t *n, struct err_ctx *ctx);

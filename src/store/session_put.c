@@ -210,10 +210,9 @@ static enum err write_part(struct session_put *p, struct part *part, struct err_
         pthread_mutex_lock(&all->lock);
         e = insert(p, part, ctx);
         pthread_mutex_unlock(&all->lock);
-        if (e != ERR_OK)
-            session_file_unput(p->s, part);
     }
-    staged_list_free(p->s->c, staged, n, e != ERR_OK);
+    bool unlink = e != ERR_OK && session_file_unput(p->s, part);
+    staged_list_free(p->s->c, staged, n, unlink);
     return e;
 }
 
