@@ -226,12 +226,34 @@ static void a_merge_whose_rows_all_died_is_given_up(void **state)
 
 static atomic_bool stop;
 
+/* Rows that give nothing but key and count. */
+static void load_counts(struct fixture *f, struct collection *c, int64_t from, int64_t to,
+                        int64_t count)
+{
+    struct commit_result r;
+    struct load *l = begin(f, c, LOAD_UPSERT);
+    struct batch *b = new_batch(f, l);
+    for (int64_t key = from; key < to; key++) {
+        put_key(f, b, key);
+        OK(batch_set(b, COUNT, &count, sizeof count, &f->ctx));
+    }
+    OK(load_add(l, b, &f->ctx));
+    OK(load_commit(l, &r, &f->ctx));
+    assert_int_equal(r.updated + r.inserted, to - from);
+    batch_free(b);
+    load_free(l);
+}
+
 static void *commit_on(void *arg)
 {
     struct fixture *f = ((void **)arg)[0];
     struct collection *c = ((void **)arg)[1];
     for (int64_t i = 1; !atomic_load(&stop) && i < 120; i++) {
         load_range(f, c, LOAD_UPSERT, i * 37 % 20000, i * 37 % 20000 + 5, i);
+        if (i % 40 == 0) { /* a load through staged files, some cells of which come from old rows */
+            load_range(f, c, LOAD_UPSERT, i * 10, i * 10 + 17000, i);
+            load_counts(f, c, 1000, 18000, i);
+        }
         if (i % 7 == 0)
             delete_some(f, c, i * 91 % 20000, i * 91 % 20000 + 9, 2);
         if (i % 10 == 0)
