@@ -11,12 +11,13 @@ with status 1 and one sentence.
 import sys
 from pathlib import Path
 
-from demolib import corpus, measure, prepare
+from demolib import corpus, measure, prepare, refresh
 from demolib.lsa import DIM
 from toolslib import indexing, screen, stats
 from toolslib.client import Client, Collection, Refused, Unreachable
 
 QUESTIONS = ("web server", "image editor", "vector similarity search")
+REFRESHED = "manual and reference documentation"
 FETCHED = ("nginx", "gimp", "libfaiss-dev", "no-such-package")
 SHOWN = ("section", "installed_size_kb", "summary")
 SCHEMA = {
@@ -60,18 +61,18 @@ def load(collection, prepared, record_path):
         f"version {answer['version']}: {rows:,} rows in one commit, {size / 1e6:,.0f} MB of NDJSON,"
         f" {rows / seconds:,.0f} rows/s"
     )
-    prepare.write_json(
-        record_path, {"digest": prepared.stamp["digest"], "version": answer["version"]}
-    )
+
+
+def embed(model, words):
+    vector = model.embed(words)
+    if vector is None:
+        raise Failed(f'no word of "{words}" occurs in the package descriptions: try other words')
+    return [round(float(x), 5) for x in vector]
 
 
 def ask(collection, model, words):
     """The ten packages nearest to the words, as a table."""
-    vector = model.embed(words)
-    if vector is None:
-        raise Failed(f'no word of "{words}" occurs in the package descriptions: try other words')
-    numbers = [round(float(x), 5) for x in vector]
-    answer = collection.search(vector=numbers, k=10, features=list(SHOWN))
+    answer = collection.search(vector=embed(model, words), k=10, features=list(SHOWN))
     print(f'\n   "{words}" ({answer["took_us"] / 1000:.2f} ms in the daemon)')
     rows = (
         (i, f"{hit['distance']:.3f}", hit["key"], *(hit["features"][name] for name in SHOWN))
@@ -128,7 +129,8 @@ def run(url, directory):
     screen.heading("2. Load over HTTP")
     collection = Collection(Client(url), "packages")
     record_path = directory / "loaded.json"
-    if is_loaded(collection, prepared, record_path):
+    known = is_loaded(collection, prepared, record_path)
+    if known:
         screen.note(f"loaded before: version {collection.describe()['version']}")
     else:
         load(collection, prepared, record_path)
@@ -145,6 +147,15 @@ def run(url, directory):
     screen.heading("5. Recall and latency")
     measure_all(collection, prepared)
 
+    screen.heading("6. Refresh all of it while others ask, compare, go back")
+    if known:
+        screen.note("done by an earlier run; its versions:")
+        refresh.show_versions(collection)
+        return
+    version = refresh.run(url, collection, prepared, embed(model, REFRESHED), REFRESHED)
+    record = {"digest": stamp["digest"], "version": version}
+    prepare.write_json(record_path, record)
+
 
 def main(arguments):
     if len(arguments) < 3 or arguments[0] not in ("run", "ask"):
@@ -158,7 +169,7 @@ def main(arguments):
             if not prepared.stamp:
                 raise Failed("nothing is prepared yet: run make demo first")
             ask(Collection(Client(url), "packages"), prepared.model(), " ".join(arguments[3:]))
-    except (corpus.CorpusError, Refused, Unreachable, Failed, OSError) as e:
+    except (corpus.CorpusError, refresh.Changed, Refused, Unreachable, Failed, OSError) as e:
         sys.exit(f"demo: {e}")
     except KeyboardInterrupt:
         sys.exit("\ndemo: broken off; run it again to go on")

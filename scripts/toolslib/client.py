@@ -145,6 +145,9 @@ class Client:
     def delete(self, path):
         return self._request("DELETE", path)
 
+    def put_blocks(self, path, body, content_type):
+        return self._request("PUT", path, body, {"Content-Type": content_type})
+
     def post_blocks(self, path, blocks, size_bytes, content_type):
         headers = {"Content-Type": content_type, "Content-Length": str(size_bytes)}
         return self._request("POST", path, blocks, headers)
@@ -177,6 +180,37 @@ class Collection:
 
     def load_ndjson(self, file, size_bytes, progress):
         return self.load_blocks(_File(file, progress), size_bytes, NDJSON)
+
+    def begin_load(self, mode, message=None):
+        """A load of several parts: {"load", "expires_at"}."""
+        return self.client.post(f"{self.path}/loads", {"mode": mode, "message": message})
+
+    def put_part(self, load, part, body, content_type):
+        path = f"{self.path}/loads/{load}/parts/{quote(part, safe='/')}"
+        return self.client.put_blocks(path, body, content_type)
+
+    def commit(self, load, **options):
+        """The result; without "version" while it still runs: ask again."""
+        return self.client.post(f"{self.path}/loads/{load}/commit", options) or {}
+
+    def load_state(self, load):
+        return self.client.get(f"{self.path}/loads/{load}")
+
+    def tag(self, name, version):
+        return self.client.put(f"{self.path}/tags/{quote(name, safe='')}", {"version": version})
+
+    def versions(self):
+        """Newest first."""
+        return self.client.get(f"{self.path}/versions")["versions"]
+
+    def version(self, number):
+        return self.client.get(f"{self.path}/versions/{number}")
+
+    def diff(self, before, after):
+        return self.client.get(f"{self.path}/diff?{urlencode({'from': before, 'to': after})}")
+
+    def restore(self, **what):
+        return self.client.post(f"{self.path}/restore", what)
 
     def index(self):
         return self.client.get(f"{self.path}/index")
