@@ -12,9 +12,10 @@ enum {
     COMPACT_INPUTS_MAX = 64,
     COMPACT_FANOUT = 4, /* so many of one tier become one of the next */
 };
-#define COMPACT_TIER_BYTES ((uint64_t)1 << 20) /* of the lowest; each next one is four times that  \
-                                                */
-#define COMPACT_BYTES_MAX ((uint64_t)4 << 30)  /* of what a merge writes */
+#define COMPACT_TIER_BYTES                                                                         \
+    ((uint64_t)1 << 20)                       /* of the lowest; each next one is four times that   \
+                                               */
+#define COMPACT_BYTES_MAX ((uint64_t)4 << 30) /* of what a merge writes */
 
 /* The rows of a view that no later version can show: dead ones, but for history. */
 static inline const struct mask *view_dropped(const struct snapshot *s, const struct view *v)
