@@ -11,16 +11,6 @@
 #include "store/batch.h"
 #include "store/upkeep.h"
 
-static enum err hold_collection(struct request *r, struct collection **out, struct err_ctx *ctx)
-{
-    epoch_enter();
-    enum err e = request_collection(r, out, ctx);
-    if (e == ERR_OK)
-        collection_acquire(*out);
-    epoch_leave();
-    return e;
-}
-
 /* ---- compact ---- */
 
 static enum err read_empty_body(struct request *r, struct err_ctx *ctx)
@@ -42,7 +32,7 @@ enum err upkeep_compact(struct request *r, struct err_ctx *ctx)
     struct collection *c;
     struct compact_result result;
     RETURN_NOT_OK(read_empty_body(r, ctx));
-    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
     enum err e = collection_compact(c, &result, ctx);
     collection_release(c);
     RETURN_NOT_OK(e);
@@ -101,7 +91,7 @@ enum err upkeep_vacuum(struct request *r, struct err_ctx *ctx)
     struct vacuum_result result;
     struct collection *c;
     RETURN_NOT_OK(read_vacuum_body(r, &o, ctx));
-    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
     enum err e = collection_vacuum(c, &o, &result, ctx);
     collection_release(c);
     RETURN_NOT_OK(e);
@@ -172,7 +162,7 @@ enum err upkeep_purge(struct request *r, struct err_ctx *ctx)
     struct batch *keys;
     if (r->body.len == 0)
         return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
-    RETURN_NOT_OK(hold_collection(r, &c, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
     epoch_enter();
     struct schema *s = schema_acquire(collection_snapshot(c)->schema);
     epoch_leave();
