@@ -59,6 +59,7 @@ class Model:
         self.versions = {0: Version(0, "create", {})}
         self.tags = {}
         self.newest = 0
+        self.horizon = 0  # of the last vacuum: versions below it are there for their tags alone
 
     def head(self):
         return self.versions[self.newest]
@@ -149,7 +150,13 @@ class Model:
         keep = set(self.tags.values()) | set(pinned)
         return {v for v in self.versions if v and (v > self.newest - newest or v in keep)}
 
-    def vacuumed(self, kept):
+    def loose(self):
+        """Versions that lost the tag that kept them: retention takes them when it comes by."""
+        held = set(self.tags.values())
+        return {v for v in self.versions if 0 < v < self.horizon and v not in held}
+
+    def vacuumed(self, kept, horizon):
+        self.horizon = max(self.horizon, horizon)
         self.versions = {v: x for v, x in self.versions.items() if v == 0 or v in kept}
 
     def diff(self, a, b):
