@@ -91,9 +91,9 @@ class Sessions(Worker):
         if not self.load:
             return
         state = expect(self.c.client.get(self.load))
-        rows = sum(self.parts[name].count(b"\n") for name in self.acknowledged)
-        assert state["rows"] >= rows, (state, self.acknowledged)
         if state["state"] != "committed":
+            rows = sum(self.parts[name].count(b"\n") for name in self.acknowledged)
+            assert state["rows"] >= rows, (state, self.acknowledged)
             for name in self.parts:
                 self.put(name, (200,) if name in self.acknowledged else (200, 201))
         self.commit()
@@ -146,7 +146,7 @@ class Refreshes(Worker):
                 assert number != Refreshes.number
                 continue
             rows = expect(answer)["rows"]
-            assert {row["features"]["n"] for row in rows} == {number}
+            assert {row["n"] for row in rows} == {number}
             assert len(rows) in (3, 3000)
 
 
@@ -212,7 +212,8 @@ class Upkeep(Worker):
         Upkeep.tags[c.name, tag] = (version, self.exported(c, version))
 
     def compact(self, c):
-        expect(self.c.client.post(f"{c.path}/compact"))
+        answer = self.c.client.post(f"{c.path}/compact")
+        assert answer.status in (200, 409), answer  # refreshes may replace all that it merges
 
     def vacuum(self, c):
         expect(self.c.client.post(f"{c.path}/vacuum", {"versions": 5}))
