@@ -301,14 +301,17 @@ enum err resolve_record(struct resolve *rv, struct buf *out, struct err_ctx *ctx
     put_load_bits(rv, &b, false);
     put_base_bits(rv, &b, true);
     put_load_bits(rv, &b, true);
-    const uint8_t *at = b.bytes.data;
-    set_addresses(&r->dead, &at);
-    set_addresses(&r->gone, &at);
-    r->inline_rows = rv->inline_rows.data;
-    r->inline_len = rv->inline_rows.len;
-    commit_record_encode(r, out);
-    bool failed = out->failed || b.failed || rv->failed || rv->inline_rows.failed ||
+    bool failed = b.failed || b.bytes.failed || rv->failed || rv->inline_rows.failed ||
                   r->runs.failed || r->segments.failed || r->dead.failed || r->gone.failed;
+    if (!failed) { /* else a reference may lack its mask */
+        const uint8_t *at = b.bytes.data;
+        set_addresses(&r->dead, &at);
+        set_addresses(&r->gone, &at);
+        r->inline_rows = rv->inline_rows.data;
+        r->inline_len = rv->inline_rows.len;
+        commit_record_encode(r, out);
+        failed = out->failed;
+    }
     buf_deinit(&b.bytes);
     return failed ? err_no_memory(ctx, rv->inline_rows.len) : ERR_OK;
 }
