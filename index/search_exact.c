@@ -203,8 +203,10 @@ enum err exact_scan(const struct snapshot *s, const struct view_plan *plan, stru
             return err_set(ctx, ERR_UNAVAILABLE, "the search was cut off: the daemon stops");
         fill_block(&b, &plan->allowed, &w, words, per_block, scan.dim);
         scan.scattered = b.n < (w - from) * 32;
-        for (size_t q = 0; b.n > 0 && q < n; q++)
+        for (size_t q = 0; b.n > 0 && q < n; q++) {
             show_block(&scan, &b, &queries[q]);
+            scan.scattered = false; /* the first query has brought it into the cache */
+        }
     }
     return ERR_OK;
 }

@@ -26,6 +26,7 @@ enum { EF_DEFAULT = 128, SAMPLE_ROWS = 1024 };
  * from row to row; so does a look at the features of one. */
 static const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
 static const double jump_us = 0.03, scattered_us = 0.00012;
+static const double skip_us = 0.008; /* to a row that is known ahead */
 
 uint32_t search_effort(const struct search_params *p)
 {
@@ -81,7 +82,7 @@ static double scan_cost_us(const struct view_plan *plan, uint32_t dim, double nq
     if (!plan->allowed.filter)
         return v->rows * each;
     double filter = plan->allowed.bits ? 0 : filter_row_ns(plan->allowed.filter) / 1000;
-    double scattered = plan->share < 0.5 ? jump_us : 0;
+    double scattered = plan->share < 0.5 ? skip_us : 0;
     return v->rows * (filter + stream_us) + v->live * plan->share * (each + scattered);
 }
 

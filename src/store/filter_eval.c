@@ -196,13 +196,14 @@ static inline bool in_floats(const struct filter *f, const struct filter_node *n
     return n && list[at] == v;
 }
 
-static bool in_bytes(const struct filter *f, const struct filter_node *node, struct value v)
+static bool in_bytes(const struct filter *f, const struct filter_node *node, const uint8_t *p,
+                     size_t n)
 {
     const struct filter_slice *list = (const void *)(f->bytes.data + node->data.at);
     size_t lo = 0, hi = node->data.n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        uint8_t verdict = compare_bytes(f->bytes.data + list[mid].at, list[mid].len, v.s.p, v.s.n);
+        uint8_t verdict = compare_bytes(f->bytes.data + list[mid].at, list[mid].len, p, n);
         if (verdict == EQUAL)
             return true;
         if (verdict == LESS)
@@ -213,37 +214,39 @@ static bool in_bytes(const struct filter *f, const struct filter_node *node, str
     return false;
 }
 
-static bool list_has_int(struct value list, int64_t item)
+/* Lists as they are stored: see enum feature_type. */
+
+static bool list_has_int(const uint8_t *p, size_t n, int64_t item)
 {
-    for (size_t at = 0; at + 8 <= list.s.n; at += 8) {
+    for (size_t at = 0; at + 8 <= n; at += 8) {
         int64_t v;
-        memcpy(&v, list.s.p + at, sizeof(v));
+        memcpy(&v, p + at, sizeof(v));
         if (v == item)
             return true;
     }
     return false;
 }
 
-static bool list_has_float(struct value list, double item)
+static bool list_has_float(const uint8_t *p, size_t n, double item)
 {
-    for (size_t at = 0; at + 4 <= list.s.n; at += 4) {
+    for (size_t at = 0; at + 4 <= n; at += 4) {
         float v;
-        memcpy(&v, list.s.p + at, sizeof(v));
+        memcpy(&v, p + at, sizeof(v));
         if (v == item)
             return true;
     }
     return false;
 }
 
-static bool list_has_bytes(struct value list, const uint8_t *item, uint32_t n)
+static bool list_has_bytes(const uint8_t *p, size_t n, const uint8_t *item, uint32_t item_len)
 {
-    for (size_t at = 0; list.s.n - at >= 4;) {
+    for (size_t at = 0; n - at >= 4;) {
         uint32_t len;
-        memcpy(&len, list.s.p + at, sizeof(len));
+        memcpy(&len, p + at, sizeof(len));
         at += 4;
-        if (len > list.s.n - at)
+        if (len > n - at)
             return false;
-        if (len == n && memcmp(list.s.p + at, item, n) == 0)
+        if (len == item_len && memcmp(p + at, item, len) == 0)
             return true;
         at += len;
     }
@@ -276,30 +279,26 @@ static uint8_t compare_values(struct value a, uint8_t type_a, struct value b, ui
     return a.i < b.i ? LESS : a.i > b.i ? GREATER : EQUAL;
 }
 
-static const uint8_t *constant(const struct filter *f, const struct filter_node *n)
+/* Whether a cell of variable width passes a term. */
+static inline bool test_cell(const struct filter *f, const struct filter_node *n, const uint8_t *p,
+                             size_t len)
 {
-    return f->bytes.data + n->data.at;
-}
-
-static bool test(const struct filter *f, const struct filter_node *n, struct value v)
-{
+    const uint8_t *bytes = f->bytes.data;
     switch ((enum filter_op)n->op) {
-    case FILTER_IN_INT:
-        return in_ints(f, n, v.i);
-    case FILTER_IN_FLOAT:
-        return in_floats(f, n, v.d);
     case FILTER_IN_BYTES:
-        return in_bytes(f, n, v);
+        return in_bytes(f, n, p, len);
     case FILTER_COMPARE:
-        return compare_bytes(v.s.p, v.s.n, constant(f, n), n->data.n) & n->verdicts;
+        if (n->verdicts == EQUAL)
+            return len == n->data.n && memcmp(p, bytes + n->data.at, len) == 0;
+        return compare_bytes(p, len, bytes + n->data.at, n->data.n) & n->verdicts;
     case FILTER_LIKE:
-        return like_match(f, n, v.s.p, v.s.n);
+        return like_match(f, n, p, len);
     case FILTER_HAS_INT:
-        return n->i.lo <= n->i.hi && list_has_int(v, n->i.lo);
+        return n->i.lo <= n->i.hi && list_has_int(p, len, n->i.lo);
     case FILTER_HAS_FLOAT:
-        return list_has_float(v, n->f.lo);
+        return list_has_float(p, len, n->f.lo);
     case FILTER_HAS_BYTES:
-        return list_has_bytes(v, constant(f, n), n->data.n);
+        return list_has_bytes(p, len, bytes + n->data.at, n->data.n);
     default:
         ASSERT(false);
     }
@@ -356,16 +355,32 @@ static struct bits eval_in_numbers(const struct rows *r, const struct filter_nod
     return c.base ? in_numbers_strips(&c, r->candidates, r->filter, n) : (struct bits){0};
 }
 
-static struct bits eval_values(const struct rows *r, const struct filter_node *n)
+static struct bits in_numbers_keys(const struct rows *r, const struct filter_node *n)
 {
     struct bits out = {0};
     for (uint64_t left = r->candidates; left; left &= left - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(left);
+        int64_t v = segment_key_int(r->segment, r->first + i);
+        out.t |= (uint64_t)in_ints(r->filter, n, v) << i;
+    }
+    out.f = n->with_null ? 0 : r->candidates & ~out.t;
+    return out;
+}
+
+static struct bits eval_cells(const struct rows *r, const struct filter_node *n)
+{
+    const struct segment *s = r->segment;
+    struct bits out = {0};
+    for (uint64_t left = r->candidates; left; left &= left - 1) {
         uint64_t bit = left & -left;
-        struct value v =
-            value_of(r->segment, r->first + (uint32_t)__builtin_ctzll(left), n->column, n->type);
-        if (v.null)
+        uint32_t row = r->first + (uint32_t)__builtin_ctzll(left);
+        size_t len;
+        const uint8_t *p = n->column == COLUMN_KEY
+                               ? segment_key_str(s, row, &len)
+                               : segment_cell(s, row, (uint32_t)n->column, &len);
+        if (!p)
             continue;
-        if (test(r->filter, n, v))
+        if (test_cell(r->filter, n, p, len))
             out.t |= bit;
         else if (!n->with_null)
             out.f |= bit;
@@ -405,9 +420,9 @@ static struct bits eval_term(const struct rows *r, const struct filter_node *n)
         return eval_columns(r, n);
     case FILTER_IN_INT:
     case FILTER_IN_FLOAT:
-        return n->column == COLUMN_KEY ? eval_values(r, n) : eval_in_numbers(r, n);
+        return n->column == COLUMN_KEY ? in_numbers_keys(r, n) : eval_in_numbers(r, n);
     default:
-        return eval_values(r, n);
+        return eval_cells(r, n);
     }
 }
 
