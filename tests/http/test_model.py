@@ -554,7 +554,7 @@ class Run:
         number, selector = self.any_selector()
         self.check_version(number, selector)
         self.check_described(number)
-        if self.knows("export.ndjson"):
+        if self.knows("/export.{format}"):
             self.check_export(number)
         if self.knows("/diff"):
             self.check_diff()
@@ -602,7 +602,7 @@ class Run:
 
     def check_export(self, number):
         version = self.model.versions[number]
-        what = self.rng.choice(["ndjson", "csv"] if self.knows("export.csv") else ["ndjson"])
+        what = self.rng.choice(["ndjson", "csv"])
         path = f"{self.c.path}/versions/{number}/export.{what}"
         answer = self.c.client.get(path)
         assert answer.status == 200, answer
