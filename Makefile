@@ -84,7 +84,7 @@ fuzz-seeds: $(BUILD)/tests/fuzz/make_seeds
 schemathesis: all ## hold the server against its OpenAPI document for CONTRACT_SECONDS (600)
 	LOADSTONED=$(BUILD)/loadstoned sh scripts/check.sh contract
 
-bench: all $(BUILD)/deps-bench.ok $(BUILD)/bench/search_direct ## measure loads, commits, versions, searches, fetches, memory, start-up; beside Redis and the disk
+bench: all $(BUILD)/deps-bench.ok $(BUILD)/bench/search_direct $(BUILD)/bench/filter_rows ## measure loads, commits, versions, searches, fetches, memory, start-up; beside Redis and the disk
 	BUILD=$(BUILD) sh bench/run.sh
 
 lint: ## check format, layers and marks; run the static analyser

@@ -1,7 +1,7 @@
 #!/bin/sh
 # make bench: compiles the helpers and runs the measurements, or only those named.
 #   bench/run.sh [bulk_load] [json_load] [memory] [startup] [faiss_kernels] [recall_latency]
-#                [strip_layout] [fetch] [search_overhead] [upload_latency] [parallel_parts]
+#                [strip_layout] [filter_rows] [fetch] [search_overhead] [upload_latency] [parallel_parts]
 #                [upsert_rate] [group_commit] [many_versions] [old_version] [refresh_search]
 #                [export_rate]
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
@@ -34,7 +34,7 @@ compile feature_rows "$BUILD/api/number.o" -lstdc++
 compile json_vector "$BUILD/api/json_reader.o" "$BUILD/api/float_run.o" "$BUILD/api/number.o" \
     "$BUILD/src/base/bytes.o" "$BUILD/src/base/err.o" -lstdc++ -lm
 
-all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout fetch
+all="bulk_load json_load memory startup faiss_kernels recall_latency strip_layout filter_rows fetch
     search_overhead upload_latency parallel_parts upsert_rate group_commit many_versions old_version
     export_rate refresh_search"
 for measurement in ${*:-$all}; do

@@ -1,6 +1,6 @@
-/* What the parts of a filter share: filter_lex.c (words), filter_parse.c (grammar), filter_term.c
- * (a comparison becomes a term), filter_text.c (the normal text), filter_like.c (patterns),
- * filter_eval.c (64 rows at a time).
+/* What the parts of a filter share: filter_lex.c (words), filter_parse.c (grammar),
+ * filter_operand.c (columns and constants), filter_term.c (a comparison becomes a term),
+ * filter_text.c (the normal text), filter_like.c (patterns), filter_eval.c (64 rows at a time).
  *
  * A filter is an array of nodes; those of a list hang together by `next`:
  *
@@ -131,7 +131,7 @@ enum err lex_expected(struct parser *p, const char *what);
 WARN_UNUSED enum err token_unquote(struct parser *p, const struct token *t,
                                    struct filter_slice *out);
 
-/* ---- filter_term.c ---- */
+/* ---- filter_operand.c ---- */
 
 enum literal_kind {
     LITERAL_NULL,
@@ -155,6 +155,18 @@ struct operand {
 };
 
 WARN_UNUSED enum err operand_read(struct parser *p, struct operand *out);
+
+/* Types whose values compare with each other. */
+enum family { BOOLS, NUMBERS, TIMES, STRINGS, BYTES, LISTS, VECTORS };
+enum family family_of(const struct operand *column);
+const char *column_name(const struct parser *p, const struct operand *column);
+/* Makes a constant one of the column's family; null fits every one that compares. */
+WARN_UNUSED enum err take_type(struct parser *p, const struct operand *column, struct operand *o);
+/* The error for a column that is not compared with such an operand. */
+enum err mismatch(struct parser *p, const struct operand *column, const struct operand *other);
+
+/* ---- filter_term.c ---- */
+
 /* Each makes one term, whose number it returns. */
 WARN_UNUSED enum err term_compare(struct parser *p, const struct operand *a, uint8_t verdicts,
                                   const struct operand *b, uint32_t *out);
