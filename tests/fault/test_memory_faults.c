@@ -3,7 +3,8 @@
  * sentence, shows nothing of the refused step, and with memory again the store goes on; after a
  * start all that was acknowledged is there.
  *
- * FAULT_STRIDE: every how-manyth allocation fails (default 16; `make check-fault` lets each). */
+ * FAULT_FIRST (default 1) is the first that fails; FAULT_STRIDE: every how-manyth allocation fails
+ * (default 16; `make check-fault` lets each). */
 #include "dirs.h"
 #include "scarce.h"
 
@@ -81,7 +82,7 @@ static void sweep(bool for_good)
     OK(io_new(IO_POSIX, &f->io, &f->ctx));
     log_set_level(LOG_ERROR + 1);
     faults = acknowledged = refused = 0;
-    for (unsigned at = 1; one_fault(f, at, for_good) >= at;)
+    for (unsigned at = (unsigned)setting("FAULT_FIRST", 1); one_fault(f, at, for_good) >= at;)
         at += stride;
     log_set_level(LOG_INFO);
     print_message("%llu allocations failed, %llu steps acknowledged, %llu refused, 0 lost\n",

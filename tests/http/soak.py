@@ -1,7 +1,8 @@
 """Everything at once against one daemon, for long: `make soak` under ASan, `make tsan` under TSan.
 
-Loads of each kind, searches, fetches, pages, deletes, index builds, altered schemas, drops and
-creations run side by side for SOAK_SECONDS, three times over. Whatever answers must be one of the
+Loads of each kind, sessions and refreshes, searches, fetches, pages, deletes, index builds, altered
+schemas, drops and creations, reads of old versions, exports, diffs, restores, tags, compaction,
+vacuum and purge run side by side for SOAK_SECONDS, three times over. Whatever answers must be one of the
 answers that are right at that moment; the daemon's log must hold no finding of a sanitizer; and the
 second and third time may not need more memory than the first.
 
@@ -140,6 +141,83 @@ def come_and_go(client, rng):
     return client.delete(path)
 
 
+def session(client, rng):
+    """A load in parts; a full refresh of a collection that is searched meanwhile, or an upsert."""
+    c = Collection(client, rng.choice(["mixed", "vectors"]))
+    mode = "upsert" if c.name == "mixed" else "full_refresh"
+    opened = client.post(f"{c.path}/loads", {"mode": mode, "duplicates": "last"})
+    if opened.status != 201:
+        return opened
+    load = f"{c.path}/loads/{opened.json()['load']}"
+    for part in range(3):
+        if mode == "upsert":
+            body, kind, query = ndjson(rows(rng, 200)), NDJSON, ""
+        else:
+            vectors = clustered(1500, DIM, seed=rng.randrange(1000))
+            body, kind, query = vectors.tobytes(), OCTETS, f"?first_key={part * 1500}"
+        put = client.put(f"{load}/parts/{part}{query}", body, headers={"Content-Type": kind})
+        if put.status != 201:
+            return put
+    return client.post(f"{load}/commit", {})
+
+
+def some_version(client, rng):
+    described = client.get("/v1/collections/mixed").json()
+    return rng.randrange(max(1, described["version"] - 30), described["version"] + 2)
+
+
+def read_old(client, rng):
+    version = some_version(client, rng)
+    if rng.random() < 0.5:
+        keys = [rng.randrange(KEYS) for _ in range(20)]
+        return client.post("/v1/collections/mixed/features", {"keys": keys, "version": version})
+    return Collection(client, "mixed").send_search(
+        vector=vector(rng), k=5, version=version, filter="n < 50 or text is null"
+    )
+
+
+def export(client, rng):
+    kind = rng.choice(["ndjson", "csv", "npy"])
+    version = some_version(client, rng)
+    return client.get(f"/v1/collections/mixed/versions/{version}/export.{kind}")
+
+
+def diff(client, rng):
+    a, b = some_version(client, rng), some_version(client, rng)
+    return client.get(f"/v1/collections/mixed/diff?from={a}&to={b}")
+
+
+def delete_where(client, rng):
+    body = {"filter": f"n = {rng.randrange(100)} and text like 'xx%'"}
+    return client.post("/v1/collections/mixed/rows/delete", body)
+
+
+def tag(client, rng):
+    path = f"/v1/collections/mixed/tags/t{rng.randrange(5)}"
+    if rng.random() < 0.3:
+        return client.delete(path)
+    return client.put(path, {"version": some_version(client, rng)})
+
+
+def restore(client, rng):
+    time.sleep(0.3)
+    version = some_version(client, rng)
+    return client.post("/v1/collections/mixed/restore", {"version": version})
+
+
+def upkeep(client, rng):
+    time.sleep(0.2)
+    name = rng.choice(["mixed", "vectors"])
+    if rng.random() < 0.5:
+        return client.post(f"/v1/collections/{name}/compact")
+    return client.post(f"/v1/collections/{name}/vacuum", {"versions": rng.randrange(1, 20)})
+
+
+def purge(client, rng):
+    time.sleep(0.5)
+    return client.post("/v1/collections/mixed/purge", {"keys": [rng.randrange(KEYS)]})
+
+
 ACTORS = [
     (load_small, {200, 429}),
     (load_small, {200, 429}),
@@ -157,6 +235,15 @@ ACTORS = [
     (rebuild, {202, 429}),
     (alter, {200, 409}),
     (come_and_go, {204}),
+    (session, {200, 409, 429}),
+    (read_old, {200, 404, 410}),
+    (export, {200, 404, 410}),
+    (diff, {200, 404, 410}),
+    (delete_where, {200, 429}),
+    (tag, {200, 201, 204, 404, 410}),
+    (restore, {200, 404, 409, 410, 429}),
+    (upkeep, {200, 409}),
+    (purge, {200, 409}),
 ]
 
 
