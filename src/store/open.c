@@ -205,11 +205,11 @@ static enum err open_state(struct collection *c, struct err_ctx *ctx)
     RETURN_NOT_OK(wal_open(c->io, dir, c->id, start, replay_record, c, &c->wal, ctx));
     if (!c->head)
         return err_set(ctx, ERR_CORRUPT, "%s: the log holds no schema", dir);
-    if (!c->tail)
-        RETURN_NOT_OK(collection_switch_tail(c, atomic_load(&c->next_segment_id), ctx));
     c->tags = c->tags_head;
     RETURN_NOT_OK(history_open(c, ctx));
-    RETURN_NOT_OK(sessions_read(c, ctx));
+    RETURN_NOT_OK(sessions_read(c, ctx)); /* its segments' ids are taken, the tail's is the next */
+    if (!c->tail)
+        RETURN_NOT_OK(collection_switch_tail(c, atomic_load(&c->next_segment_id), ctx));
     return remove_orphans(c, start, ctx);
 }
 
