@@ -81,7 +81,8 @@ static enum err record_end(struct session *s, bool expired, struct err_ctx *ctx)
     struct session_end *ends = malloc((n + 1) * sizeof *ends);
     if (!ends)
         return err_no_memory(ctx, (n + 1) * sizeof *ends);
-    memcpy(ends, all->ends, n * sizeof *ends);
+    if (n)
+        memcpy(ends, all->ends, n * sizeof *ends);
     ends[n] = end;
     size_t skip = n + 1 > SESSION_ENDS_MAX ? 1 : 0;
     enum err e = session_file_ends(s->c, ends + skip, n + 1 - skip, ctx);
