@@ -78,7 +78,8 @@ struct collection {
 
     pthread_mutex_t upkeep_lock; /* one compaction, vacuum or purge; taken before all others */
     atomic_bool upkeep_cancel;   /* being closed or dropped: end what is under way */
-    uint64_t compact_bytes_max;  /* under upkeep_lock, as are the moments of the next tries: */
+    bool compact_waits;          /* for room on the disk; under upkeep_lock, as are: */
+    uint64_t compact_bytes_max;  /* and the moments of the next tries: */
     int64_t compact_retry_us, retention_us;
     struct buf condemned; /* u64: segments let go by a vacuum, whose files are still there */
 

@@ -16,6 +16,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -33,7 +34,11 @@ METRIC_COUNTER(compact_segments, "loadstone_compaction_segments_total",
 METRIC_COUNTER(compact_bytes, "loadstone_compaction_written_bytes_total",
                "Bytes of the segment files that compactions wrote.")
 
-enum { MERGE_NICE = 19 };
+enum {
+    MERGE_NICE = 19,
+    ROOM_TIMES =
+        3, /* what a merge writes: the segment, about as much of index, and room for loads */
+};
 
 /* ---- merging ---- */
 
@@ -148,6 +153,23 @@ static enum err compact_picked(struct collection *c, struct compaction *job, str
     return e;
 }
 
+/* Whether the disk has room for a merge that nobody asked for. Its inputs stay for older versions,
+ * so on a full disk it would take what loads need. Where the disk does not tell, it has. */
+static bool has_room(struct collection *c, const struct compaction *job)
+{
+    struct statvfs disk;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < job->n; i++)
+        bytes += job->base->views[job->views[i]].segment->bytes;
+    bool room = statvfs(c->dir, &disk) != 0 ||
+                (uint64_t)disk.f_bavail * disk.f_frsize / ROOM_TIMES >= bytes;
+    if (!room && !c->compact_waits)
+        log_warn("collection %s: its %zu segments are not merged until the disk has %llu MB free",
+                 c->name, job->n, (unsigned long long)(bytes * ROOM_TIMES >> 20));
+    c->compact_waits = !room;
+    return room;
+}
+
 enum err compact_step(struct collection *c, enum compact_mode mode, uint64_t before, bool *did,
                       struct err_ctx *ctx)
 {
@@ -157,7 +179,7 @@ enum err compact_step(struct collection *c, enum compact_mode mode, uint64_t bef
         return err_no_memory(ctx, sizeof *job);
     job->base = collection_newest(c);
     job->n = compact_pick(job->base, mode, c->compact_bytes_max, before, job->views);
-    *did = job->n > 0;
+    *did = job->n > 0 && (mode == COMPACT_ALL || has_room(c, job));
     enum err e = *did ? compact_picked(c, job, ctx) : ERR_OK;
     snapshot_release(job->base);
     free(job);

@@ -12,9 +12,8 @@ enum {
     COMPACT_INPUTS_MAX = 64,
     COMPACT_FANOUT = 4, /* so many of one tier become one of the next */
 };
-#define COMPACT_TIER_BYTES                                                                         \
-    ((uint64_t)1 << 20)                       /* of the lowest; each next one is four times that   \
-                                               */
+/* Of the lowest tier; each next one is four times that. */
+#define COMPACT_TIER_BYTES ((uint64_t)1 << 20)
 #define COMPACT_BYTES_MAX ((uint64_t)4 << 30) /* of what a merge writes */
 
 /* The rows of a view that no later version can show: dead ones, but for history. */

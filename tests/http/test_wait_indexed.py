@@ -97,7 +97,7 @@ def test_a_full_refresh_switches_with_its_index_ready(collection, worlds):
         put_parts(c, load, second, SECOND)
         counts = commit(c, load)
         assert ready(c)
-        c.keys_of(vectors=queries.tolist(), k=K, ef=EF)
+        assert recall(c.keys_of(vectors=queries.tolist(), k=K, ef=EF), truth[2]) > 0.9
     assert (counts["version"], counts["rows"], counts["inserted"], counts["deleted"]) == (2, N, N, N)
     for reader, at in ((one, range(50)), (two, range(49, -1, -1))):
         assert [v for v, _, _ in reader.answers] == sorted(v for v, _, _ in reader.answers)
@@ -109,7 +109,8 @@ def test_a_full_refresh_switches_with_its_index_ready(collection, worlds):
             wanted[version].append(truth[version][at[i]])
         assert found[1], "no query ran during the build"
         for version in found:
-            assert not found[version] or recall(found[version], wanted[version]) > 0.9
+            if len(found[version]) >= len(queries):  # a single one may miss a neighbour or two
+                assert recall(found[version], wanted[version]) > 0.9
         for state in reader.states.values():
             assert state["indexed_rows"] == state["rows"] == N, state
 
