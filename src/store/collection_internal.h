@@ -58,6 +58,7 @@ struct collection {
     uint64_t last_ticket;
     uint64_t items;         /* records after CREATE; under the commit lock */
     uint64_t restores;      /* that brought segments back since the start; under the commit lock */
+    uint64_t purges;        /* begun and ended: odd while one runs; under the commit lock */
     struct tags *tags_head; /* the newest whose record is queued */
     struct tags *_Atomic tags;
     pthread_mutex_t tag_lock;

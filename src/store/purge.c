@@ -10,8 +10,8 @@
  *   7. vacuum: nothing needs the old files, they go with their indexes
  *
  * After a crash between any two steps every version reads as before or without the keys, and the
- * same purge done again goes through: rows of its keys are found wherever they are. A restore that
- * brings some back meanwhile is why it looks once more at the end.
+ * same purge done again goes through: rows of its keys are found wherever they are. No restore
+ * lands while one runs: it would bring keys back.
  *
  * Threads: under upkeep_lock, the other locks as the steps take them. Failure: what is done is
  * whole; the answer is an error until nothing is left. */
@@ -139,7 +139,7 @@ static bool any_version(const struct snapshot *s, const void *arg)
 
 static enum err remove_old(struct purge *p, struct err_ctx *ctx)
 {
-    struct vacuum_options keep_all = {.versions = UINT32_MAX};
+    struct vacuum_options keep_all = {.keep_versions = true};
     struct vacuum_result r;
     history_forget(p->c, any_version, NULL);
     enum err e = ERR_CONFLICT;
@@ -184,6 +184,14 @@ static enum err purge_all(struct purge *p, struct purge_result *out, struct err_
                    "other commits kept bringing the keys back; purge them again when those rest");
 }
 
+/* Restores are refused from the first call on until the second. */
+static void turn(struct collection *c)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    c->purges++;
+    pthread_mutex_unlock(&c->commit_lock);
+}
+
 static bool same_key(const void *arg, uint32_t row, const struct row *key)
 {
     const struct batch *keys = arg;
@@ -217,7 +225,9 @@ enum err collection_purge(struct collection *c, const struct batch *keys, struct
         return err_no_memory(ctx, keys->rows);
     enum err e = upkeep_begin(c, ctx);
     if (e == ERR_OK) {
+        turn(c);
         e = purge_all(&p, out, ctx);
+        turn(c);
         upkeep_end(c);
     }
     if (e == ERR_OK)

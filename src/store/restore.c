@@ -20,6 +20,7 @@ struct restore {
     struct collection *c;
     const struct load_options *opts;
     struct snapshot *source;  /* referenced */
+    uint64_t purges;          /* before the source was opened: a later one may have rewritten it */
     struct snapshot *counted; /* referenced: what `updated` holds for */
     uint64_t updated;
     struct commit_meta meta;
@@ -157,6 +158,9 @@ static enum err restore_locked(struct restore *r, bool last, bool *again, struct
 {
     *again = false;
     RETURN_NOT_OK(commit_preconditions(r->c, r->opts, ctx));
+    if (r->c->purges != r->purges || r->purges % 2)
+        return err_set(ctx, ERR_BUSY,
+                       "a purge is removing keys from every version; restore when it has ended");
     if (r->counted != r->c->head) {
         *again = !last;
         if (*again)
@@ -195,6 +199,9 @@ enum err collection_restore(struct collection *c, uint64_t version, const struct
     uint64_t since_us = clock_mono_us();
     RETURN_NOT_OK(commit_check_expected(c, opts, ctx));
     RETURN_NOT_OK(collection_pin(c, version, ctx));
+    pthread_mutex_lock(&c->commit_lock);
+    r.purges = c->purges;
+    pthread_mutex_unlock(&c->commit_lock);
     enum err e = collection_open_version(c, version, true, &r.source, ctx);
     if (e == ERR_OK)
         e = run(&r, ctx);

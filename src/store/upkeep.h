@@ -33,7 +33,8 @@ WARN_UNUSED enum err collection_compact(struct collection *c, struct compact_res
                                         struct err_ctx *ctx);
 
 struct vacuum_options {
-    bool dry_run; /* only say what would go */
+    bool dry_run;       /* only say what would go */
+    bool keep_versions; /* all that are there: only files that none of them needs go */
     /* How much is kept, in place of the retention setting when one of them is not 0: versions
      * counted from the newest (at least one is kept), and what could be read so many hours ago. A 0
      * beside the other is no limit that keeps anything. */

@@ -35,6 +35,7 @@ static const int64_t HOUR_US = 3600ll * 1000 * 1000;
 
 struct vacuum {
     struct collection *c;
+    bool keep_versions;
     uint64_t newest, base; /* versions: of the collection's start, the empty one */
     uint64_t old_horizon, horizon;
     struct buf old_kept, kept; /* u64, ascending, before their horizon */
@@ -100,6 +101,9 @@ static enum err first_by_time(struct collection *c, uint32_t hours, uint64_t *ve
 
 static enum err find_horizon(struct vacuum *v, const struct vacuum_options *o, struct err_ctx *ctx)
 {
+    v->horizon = v->old_horizon;
+    if (o->keep_versions)
+        return ERR_OK;
     struct retention keep = limits_of(v->c, o);
     uint64_t by_count = keep.versions ? keep.versions : 1, by_time = UINT64_MAX;
     uint64_t horizon = v->newest >= by_count ? v->newest - by_count + 1 : 0;
@@ -131,10 +135,15 @@ static bool available(const struct vacuum *v, uint64_t version)
     return version > v->base && (version >= v->old_horizon || contains(&v->old_kept, version));
 }
 
-/* With the commit lock: what tags and pins hold before the horizon and is there. */
+/* With the commit lock: what tags and pins hold before the horizon and is there; or all there is.
+ */
 static void find_kept(const struct vacuum *v, struct buf *kept)
 {
     struct buf held = {0};
+    if (v->keep_versions) {
+        buf_put(kept, v->old_kept.data, v->old_kept.len);
+        return;
+    }
     collection_held_versions(v->c, &held);
     const uint64_t *list = (const uint64_t *)held.data;
     for (size_t i = 0; i < length(&held); i++) {
@@ -303,7 +312,7 @@ static enum err let_go(struct vacuum *v, struct err_ctx *ctx)
 enum err vacuum_step(struct collection *c, const struct vacuum_options *o,
                      struct vacuum_result *out, struct err_ctx *ctx)
 {
-    struct vacuum v = {.c = c};
+    struct vacuum v = {.c = c, .keep_versions = o->keep_versions};
     enum err e = survey(&v, o, ctx);
     *out = (struct vacuum_result){versions_lost(&v), length(&v.removed), v.bytes, v.horizon};
     bool idle = out->versions == 0 && out->segments == 0;

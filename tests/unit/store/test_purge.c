@@ -183,6 +183,71 @@ static void versions_list_what_is_left(void **state)
     fixture_free(f);
 }
 
+/* A version that vacuum left for its tag's sake is there until vacuum comes again. */
+static void a_purge_lets_no_version_go(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    struct vacuum_options newest = {.versions = 1};
+    struct vacuum_result gone;
+    struct purge_result r;
+    struct snapshot *s;
+    fixture_new(f, IO_AUTO);
+    struct collection *c = fixture_create(f, "c", KEY_STRING);
+    fill(f, c, 800);
+    OK(collection_vacuum(c, &newest, &gone, &f->ctx));
+    assert_true(gone.versions > 0);
+    OK(collection_tag_delete(c, "old", &f->ctx));
+    assert_int_equal(try_purge(f, c, &r), ERR_OK);
+    OK(collection_open_version(c, 4, true, &s, &f->ctx));
+    snapshot_release(s);
+    OK(collection_vacuum(c, &newest, &gone, &f->ctx));
+    assert_int_equal(collection_open_version(c, 4, true, &s, &f->ctx), ERR_GONE);
+    fixture_free(f);
+}
+
+static bool tried; /* a restore, while a file is being replaced */
+
+static enum err try_restore(void *arg, struct collection *c, struct segment *s,
+                            struct build_watch *w, struct err_ctx *ctx)
+{
+    (void)arg, (void)s, (void)w, (void)ctx;
+    struct load_options o = {.mode = LOAD_RESTORE, .expected_version = -1};
+    struct commit_result r;
+    struct err_ctx why;
+    err_clear(&why);
+    if (!tried)
+        assert_int_equal(collection_restore(c, 5, &o, &r, &why), ERR_BUSY);
+    tried = true;
+    return ERR_OK;
+}
+
+static void no_restore_brings_keys_back_meanwhile(void **state)
+{
+    (void)state;
+    static const struct store_hooks hooks = {.segment_build = try_restore};
+    struct load_options o = {.mode = LOAD_RESTORE, .expected_version = -1};
+    struct fixture fx, *f = &fx;
+    struct purge_result r;
+    struct commit_result back;
+    fixture_new(f, IO_AUTO);
+    catalog_close(f->cat);
+    OK(catalog_open(f->dir, f->io, &hooks, &f->cat, &f->ctx));
+    while (!catalog_ready(f->cat))
+        usleep(1000);
+    tried = true;
+    struct collection *c = fixture_create(f, "c", KEY_STRING);
+    fill(f, c, 20000);
+    tried = false;
+    if (try_purge(f, c, &r) != ERR_OK)
+        fail_msg("%s", f->ctx.detail);
+    assert_true(tried);
+    OK(collection_restore(c, 5, &o, &back, &f->ctx));
+    for (size_t i = 0; i < NPURGED; i++)
+        assert_false(has_key(c, purged[i]));
+    fixture_free(f);
+}
+
 /* One purge whose n-th file operation fails, once or from there on; true when it came that far. */
 static bool break_off_at(unsigned n, struct fixture *f)
 {
@@ -240,6 +305,8 @@ int main(void)
         cmocka_unit_test_prestate(history_goes_too, &keys[0]),
         cmocka_unit_test_prestate(history_goes_too, &keys[1]),
         cmocka_unit_test(versions_list_what_is_left),
+        cmocka_unit_test(a_purge_lets_no_version_go),
+        cmocka_unit_test(no_restore_brings_keys_back_meanwhile),
         cmocka_unit_test(a_purge_that_broke_off_is_done_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
