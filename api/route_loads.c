@@ -28,14 +28,9 @@ enum { LOAD_TEXT_MAX = 1 << 20 };
 static enum err hold(struct request *r, struct collection **c, struct schema **s,
                      struct err_ctx *ctx)
 {
-    epoch_enter();
-    enum err e = request_collection(r, c, ctx);
-    if (e == ERR_OK) {
-        collection_acquire(*c);
-        *s = schema_acquire(collection_snapshot(*c)->schema);
-    }
-    epoch_leave();
-    return e;
+    RETURN_NOT_OK(request_hold_collection(r, c, ctx));
+    *s = collection_schema(*c);
+    return ERR_OK;
 }
 
 static void let_go(struct collection *c, struct schema *s)

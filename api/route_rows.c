@@ -102,23 +102,6 @@ enum err rows_answer(struct request *r, struct err_ctx *ctx)
 
 /* ---- delete ---- */
 
-static enum err read_keys(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
-{
-    bool more;
-    RETURN_NOT_OK(json_array(json, ctx));
-    for (;;) {
-        RETURN_NOT_OK(json_next_item(json, &more, ctx));
-        if (!more)
-            return ERR_OK;
-        int64_t row = (int64_t)b->rows;
-        enum err e = key_read_row(json, b, ctx);
-        if (e != ERR_OK) {
-            problem_place(ctx, row, "keys", 4);
-            return e;
-        }
-    }
-}
-
 /* What is deleted: rows by key, or those that a filter matches. */
 struct deletion {
     struct batch *keys;
@@ -139,7 +122,7 @@ static enum err read_delete_field(struct request *r, struct json_slice name, str
     if (d->by_key)
         return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
     d->by_key = true;
-    enum err e = read_keys(&r->json, d->keys, ctx);
+    enum err e = keys_read_rows(&r->json, d->keys, ctx);
     if (e != ERR_OK)
         problem_place(ctx, -1, "keys", 4);
     return e;
@@ -203,30 +186,16 @@ static enum err delete_once(struct request *r, struct collection *c, struct sche
     return e;
 }
 
-/* The commit must not keep an epoch section open: it waits for the disk. */
-static enum err hold_collection(struct request *r, struct collection **c, struct schema **s,
-                                struct err_ctx *ctx)
-{
-    epoch_enter();
-    enum err e = request_collection(r, c, ctx);
-    if (e == ERR_OK) {
-        *s = schema_acquire(collection_snapshot(*c)->schema);
-        collection_acquire(*c);
-    }
-    epoch_leave();
-    return e;
-}
-
 enum err rows_delete(struct request *r, struct err_ctx *ctx)
 {
     struct load_options o = {.mode = LOAD_DELETE, .duplicates_last = true};
     struct collection *c;
-    struct schema *s;
     RETURN_NOT_OK(read_commit_options(r, &o, ctx));
     if (r->body.len == 0)
         return err_set(ctx, ERR_INVALID,
                        "the body is empty: send {\"keys\":[..]} or {\"filter\":\"..\"}");
-    RETURN_NOT_OK(hold_collection(r, &c, &s, ctx));
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
+    struct schema *s = collection_schema(c);
     enum err e = delete_once(r, c, s, &o, ctx);
     schema_release(s);
     collection_release(c);

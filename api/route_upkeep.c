@@ -5,9 +5,7 @@
  * whole and stays. */
 #include "api/routes.h"
 
-#include "api/problem.h"
 #include "api/row_json.h"
-#include "base/epoch.h"
 #include "store/batch.h"
 #include "store/upkeep.h"
 
@@ -106,23 +104,6 @@ enum err upkeep_vacuum(struct request *r, struct err_ctx *ctx)
 
 /* ---- purge ---- */
 
-static enum err read_keys(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
-{
-    bool more;
-    RETURN_NOT_OK(json_array(json, ctx));
-    for (;;) {
-        RETURN_NOT_OK(json_next_item(json, &more, ctx));
-        if (!more)
-            return ERR_OK;
-        int64_t row = (int64_t)b->rows;
-        enum err e = key_read_row(json, b, ctx);
-        if (e != ERR_OK) {
-            problem_place(ctx, row, "keys", 4);
-            return e;
-        }
-    }
-}
-
 static enum err read_purge_body(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
 {
     struct json_slice name;
@@ -136,7 +117,7 @@ static enum err read_purge_body(struct json_reader *json, struct batch *b, struc
             return request_unknown_field(name, "the body of a purge", "keys", ctx);
         if (seen)
             return err_set(ctx, ERR_INVALID, "field 'keys' comes twice");
-        RETURN_NOT_OK(read_keys(json, b, ctx));
+        RETURN_NOT_OK(keys_read_rows(json, b, ctx));
     }
     if (!seen)
         return err_set_at(ctx, ERR_INVALID, -1, "keys", "the body needs \"keys\":[..]");
@@ -163,9 +144,7 @@ enum err upkeep_purge(struct request *r, struct err_ctx *ctx)
     if (r->body.len == 0)
         return err_set(ctx, ERR_INVALID, "the body is empty: send {\"keys\":[..]}");
     RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
-    epoch_enter();
-    struct schema *s = schema_acquire(collection_snapshot(c)->schema);
-    epoch_leave();
+    struct schema *s = collection_schema(c);
     enum err e = batch_new(s, &keys, ctx);
     schema_release(s);
     if (e == ERR_OK) {

@@ -68,6 +68,23 @@ enum err key_read_row(struct json_reader *json, struct batch *b, struct err_ctx 
     return batch_row_str(b, s.data, s.len, ctx);
 }
 
+enum err keys_read_rows(struct json_reader *json, struct batch *b, struct err_ctx *ctx)
+{
+    bool more;
+    RETURN_NOT_OK(json_array(json, ctx));
+    for (;;) {
+        RETURN_NOT_OK(json_next_item(json, &more, ctx));
+        if (!more)
+            return ERR_OK;
+        int64_t row = (int64_t)b->rows;
+        enum err e = key_read_row(json, b, ctx);
+        if (e != ERR_OK) {
+            problem_place(ctx, row, "keys", 4);
+            return e;
+        }
+    }
+}
+
 /* ---- values in their stored form ---- */
 
 static enum err wrong_type(const struct feature *f, enum json_type found, const char *wanted,

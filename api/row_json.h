@@ -33,5 +33,7 @@ WARN_UNUSED enum err key_read(struct json_reader *json, enum key_type type, int6
                               struct json_slice *s, struct err_ctx *ctx);
 /* Starts a row of the batch with the key that comes next. */
 WARN_UNUSED enum err key_read_row(struct json_reader *json, struct batch *b, struct err_ctx *ctx);
+/* An array of keys, each a row of its own. An error names the row and the field 'keys'. */
+WARN_UNUSED enum err keys_read_rows(struct json_reader *json, struct batch *b, struct err_ctx *ctx);
 
 #endif

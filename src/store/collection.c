@@ -37,6 +37,14 @@ struct snapshot *collection_snapshot(const struct collection *c)
     return atomic_load_explicit(&c->current, memory_order_acquire);
 }
 
+struct schema *collection_schema(const struct collection *c)
+{
+    epoch_enter();
+    struct schema *s = schema_acquire(collection_snapshot(c)->schema);
+    epoch_leave();
+    return s;
+}
+
 struct collection *collection_acquire(struct collection *c)
 {
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);

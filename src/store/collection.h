@@ -23,6 +23,8 @@ const uint8_t *collection_id(const struct collection *c); /* 16 bytes */
 
 /* The newest durable version. Borrowed: valid until the caller's epoch_leave, or acquire it. */
 struct snapshot *collection_snapshot(const struct collection *c);
+/* The newest schema; one reference is the caller's. Outside an epoch section. */
+struct schema *collection_schema(const struct collection *c);
 
 /* References for who holds a collection outside an epoch section (builds, loads). */
 struct collection *collection_acquire(struct collection *c);

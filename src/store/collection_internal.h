@@ -213,6 +213,8 @@ void commit_stamp(const struct collection *c, struct commit_meta *m, enum load_m
                   uint64_t rows);
 /* Message, metadata and receipt; borrowed from the options. */
 void commit_describe(struct commit_meta *m, const struct load_options *o);
+struct commit_result commit_result_of(const struct commit_meta *m);
+/* Counts the commit in the metrics, and gives its result. */
 void commit_answer(const struct commit_meta *m, uint64_t since_us, struct commit_result *out);
 WARN_UNUSED enum err commit_check_expected(struct collection *c, const struct load_options *o,
                                            struct err_ctx *ctx);

@@ -144,13 +144,9 @@ enum err commit_publish(struct collection *c, struct snapshot *next, uint64_t ti
     return e == ERR_OK ? ERR_OK : err_set(ctx, e, "%s", why.detail);
 }
 
-void commit_answer(const struct commit_meta *m, uint64_t since_us, struct commit_result *out)
+struct commit_result commit_result_of(const struct commit_meta *m)
 {
-    metric_observe_us(&commit_time, 0, clock_mono_us() - since_us);
-    metric_add(&rows_deleted, 0, m->deleted);
-    if (m->mode != LOAD_DELETE && m->mode != LOAD_PURGE)
-        metric_add(&rows_loaded, 0, m->rows);
-    *out = (struct commit_result){
+    return (struct commit_result){
         .version = m->version,
         .time_us = m->time_us,
         .rows = m->rows,
@@ -159,6 +155,15 @@ void commit_answer(const struct commit_meta *m, uint64_t since_us, struct commit
         .deleted = m->deleted,
         .stale = m->stale,
     };
+}
+
+void commit_answer(const struct commit_meta *m, uint64_t since_us, struct commit_result *out)
+{
+    metric_observe_us(&commit_time, 0, clock_mono_us() - since_us);
+    metric_add(&rows_deleted, 0, m->deleted);
+    if (m->mode != LOAD_DELETE && m->mode != LOAD_PURGE)
+        metric_add(&rows_loaded, 0, m->rows);
+    *out = commit_result_of(m);
 }
 
 /* ---- one commit ---- */

@@ -12,7 +12,6 @@
  * drop. */
 #include "store/load.h"
 
-#include "base/epoch.h"
 #include "store/collection_internal.h"
 #include "store/place.h"
 #include "store/resolve.h"
@@ -37,14 +36,6 @@ const char *load_mode_name(enum load_mode mode)
 }
 
 /* ---- life ---- */
-
-static struct schema *current_schema(struct collection *c)
-{
-    epoch_enter();
-    struct schema *s = schema_acquire(collection_snapshot(c)->schema);
-    epoch_leave();
-    return s;
-}
 
 static enum err check_mode(const struct load_options *o, const struct schema *s,
                            struct err_ctx *ctx)
@@ -84,7 +75,7 @@ enum err load_new(struct collection *c, const struct load_options *opts, struct 
     if (!l)
         return err_no_memory(ctx, sizeof *l);
     l->c = collection_acquire(c);
-    l->schema = current_schema(c);
+    l->schema = collection_schema(c);
     l->opts = *opts;
     enum err e = init(l, ctx);
     if (e != ERR_OK) {
@@ -373,7 +364,7 @@ enum err load_commit_parts(struct collection *c, const struct load_options *opts
 {
     struct load_input in = {
         .c = c, .opts = *opts, .parts = parts, .nparts = n, .wait_indexed = waits_for_index(opts)};
-    struct schema *s = current_schema(c);
+    struct schema *s = collection_schema(c);
     enum err e = check_mode(opts, s, ctx);
     schema_release(s);
     if (n)

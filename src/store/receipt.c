@@ -250,19 +250,6 @@ void receipt_encode_key(const uint8_t key[16], int64_t expires_us, struct buf *o
     buf_put(out, key, 16);
 }
 
-static struct commit_result result_of(const struct commit_meta *m)
-{
-    return (struct commit_result){
-        .version = m->version,
-        .time_us = m->time_us,
-        .rows = m->rows,
-        .inserted = m->inserted,
-        .updated = m->updated,
-        .deleted = m->deleted,
-        .stale = m->stale,
-    };
-}
-
 struct fill {
     struct receipts *all;
     bool failed;
@@ -275,7 +262,7 @@ static bool fill_one(void *arg, const struct commit_meta *m)
         .time_us = m->time_us,
         .committed = true,
         .mode = m->mode,
-        .result = result_of(m),
+        .result = commit_result_of(m),
     };
     if (m->idem_key_len == KEY_BYTES) {
         struct cursor c = cursor_over(m->idem_key, m->idem_key_len);

@@ -323,15 +323,8 @@ static enum err resolve_group(struct resolve *rv, size_t at, struct group *g, st
 
 static void put_probe(struct group *g, const struct segment *s, uint32_t row)
 {
-    struct key_probe *p = &g->probes[g->n];
     g->rows[g->n] = row;
-    if (s->schema->key == KEY_INT64) {
-        g->ints[g->n] = segment_key_int(s, row);
-        p->key = &g->ints[g->n];
-        p->len = sizeof(int64_t);
-    } else {
-        p->key = segment_key_str(s, row, &p->len);
-    }
+    key_probe_row(&g->probes[g->n], s, row, &g->ints[g->n]);
     g->n++;
 }
 

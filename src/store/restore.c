@@ -57,14 +57,7 @@ static uint64_t count_group(const struct snapshot *head, struct group *g)
 
 static void put_probe(struct group *g, const struct segment *s, uint32_t row)
 {
-    struct key_probe *p = &g->probes[g->n];
-    if (s->schema->key == KEY_INT64) {
-        g->ints[g->n] = segment_key_int(s, row);
-        p->key = &g->ints[g->n];
-        p->len = sizeof(int64_t);
-    } else {
-        p->key = segment_key_str(s, row, &p->len);
-    }
+    key_probe_row(&g->probes[g->n], s, row, &g->ints[g->n]);
     g->n++;
 }
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/epoch.h"
 #include "store/session_internal.h"
 
 struct session_put {
@@ -32,9 +31,7 @@ static struct session_put *put_new(struct session *s, const char *name, size_t l
         return NULL;
     }
     p->name_len = len;
-    epoch_enter();
-    p->schema = schema_acquire(collection_snapshot(s->c)->schema);
-    epoch_leave();
+    p->schema = collection_schema(s->c);
     p->s = session_acquire(s);
     return p;
 }

@@ -64,6 +64,19 @@ struct key_probe {
     bool found;
 };
 
+/* The key of a segment's row; an int64 is kept in *room. */
+static inline void key_probe_row(struct key_probe *p, const struct segment *s, uint32_t row,
+                                 int64_t *room)
+{
+    if (s->schema->key == KEY_INT64) {
+        *room = segment_key_int(s, row);
+        p->key = room;
+        p->len = sizeof *room;
+    } else {
+        p->key = segment_key_str(s, row, &p->len);
+    }
+}
+
 /* Finds n keys; the cache misses of a group of them overlap. Sets hash, found and ref. */
 void snapshot_find_many(const struct snapshot *s, struct key_probe *keys, size_t n);
 
