@@ -58,11 +58,11 @@ static void free_entry(void *arg)
     free(e);
 }
 
-/* Replaces the table by one with `add` in and `drop` out (either may be NULL). */
-enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
-                      struct err_ctx *ctx)
+/* The table with `add` in and `drop` out (either may be NULL); not in use yet. */
+static enum err table_new(const struct catalog *cat, struct entry *add, const struct entry *drop,
+                          struct table **out, struct err_ctx *ctx)
 {
-    struct table *old = atomic_load(&cat->table);
+    const struct table *old = atomic_load(&cat->table);
     struct table *t = malloc(sizeof *t + (old->n + 1) * sizeof t->entries[0]);
     if (!t)
         return err_no_memory(ctx, old->n * sizeof t->entries[0]);
@@ -79,10 +79,26 @@ enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop
     }
     if (!added)
         t->entries[t->n++] = add;
+    *out = t;
+    return ERR_OK;
+}
+
+/* Cannot fail: what is on disk by then and what is in the table go together. */
+static void table_set(struct catalog *cat, struct table *t, struct entry *drop)
+{
+    struct table *old = atomic_load(&cat->table);
     atomic_store(&cat->table, t);
     epoch_retire(free, old);
     if (drop)
         epoch_retire(free_entry, drop);
+}
+
+enum err table_change(struct catalog *cat, struct entry *add, struct entry *drop,
+                      struct err_ctx *ctx)
+{
+    struct table *t;
+    RETURN_NOT_OK(table_new(cat, add, drop, &t, ctx));
+    table_set(cat, t, drop);
     return ERR_OK;
 }
 
@@ -361,6 +377,18 @@ static void random_name(const struct catalog *cat, const char *prefix, char out[
     snprintf(out, PATH_CAP, "%s/%s%016llx", cat->dir, prefix, (unsigned long long)r);
 }
 
+/* A name that was given to a collection which then could not be opened is free again. */
+static void take_back(struct catalog *cat, const char *path, const char *fresh)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    if (io_rename(cat->io, path, fresh, &why) == ERR_OK)
+        catalog_remove_tree(fresh);
+    else
+        log_error("%s stays behind though it was not created; a restart serves it: %s", path,
+                  why.detail);
+}
+
 static enum err make_collection(struct catalog *cat, const char *name, struct schema *schema,
                                 struct collection **out, struct err_ctx *ctx)
 {
@@ -376,8 +404,12 @@ static enum err make_collection(struct catalog *cat, const char *name, struct sc
         catalog_remove_tree(fresh);
         return e;
     }
-    RETURN_NOT_OK(io_sync_dir(cat->io, cat->dir, ctx));
-    return collection_open(cat->io, name, path, &cat->hooks, out, ctx);
+    e = io_sync_dir(cat->io, cat->dir, ctx);
+    if (e == ERR_OK)
+        e = collection_open(cat->io, name, path, &cat->hooks, out, ctx);
+    if (e != ERR_OK)
+        take_back(cat, path, fresh);
+    return e;
 }
 
 static enum err create_locked(struct catalog *cat, const char *name, struct schema *schema,
@@ -398,12 +430,17 @@ static enum err create_locked(struct catalog *cat, const char *name, struct sche
                                "choose another name",
                                name);
     }
-    struct collection *c;
-    RETURN_NOT_OK(make_collection(cat, name, schema, &c, ctx));
-    struct entry *fresh = entry_new(name, c, NULL);
-    enum err rc = fresh ? table_change(cat, fresh, NULL, ctx) : err_no_memory(ctx, sizeof *fresh);
-    if (rc != ERR_OK)
-        collection_release(c);
+    struct table *t = NULL;
+    struct entry *fresh = entry_new(name, NULL, NULL);
+    enum err rc = fresh ? table_new(cat, fresh, NULL, &t, ctx) : err_no_memory(ctx, sizeof *fresh);
+    if (rc == ERR_OK)
+        rc = make_collection(cat, name, schema, &fresh->c, ctx);
+    if (rc == ERR_OK) {
+        table_set(cat, t, NULL);
+        return ERR_OK;
+    }
+    free(t);
+    free(fresh);
     return rc;
 }
 
@@ -458,16 +495,12 @@ static enum err move_away(struct catalog *cat, const char *path, const char *gon
     return e;
 }
 
-static enum err drop_locked(struct catalog *cat, const char *name, struct err_ctx *ctx)
+/* `without` is the table without the entry; *taken: it is in use. */
+static enum err drop_entry(struct catalog *cat, struct entry *e, struct table *without, bool *taken,
+                           struct err_ctx *ctx)
 {
     char path[PATH_CAP], gone[PATH_CAP];
-    struct entry *e = catalog_entry(atomic_load(&cat->table), name);
-    if (!e)
-        return err_set(ctx, ERR_NOT_FOUND, "there is no collection '%.128s'", name);
-    if (!e->c && !e->fault)
-        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is being opened; try again soon",
-                       name);
-    entry_path(cat, name, path);
+    entry_path(cat, e->name, path);
     random_name(cat, ".dropped-", gone);
     if (e->c)
         RETURN_NOT_OK(write_tombstone(cat, e, ctx));
@@ -476,19 +509,36 @@ static enum err drop_locked(struct catalog *cat, const char *name, struct err_ct
         collection_own_dir(c);
     bool back;
     enum err rc = move_away(cat, path, gone, &back, ctx);
-    bool out = rc == ERR_OK || !back;
+    *taken = rc == ERR_OK || !back;
     if (c) {
-        if (!out) {
+        if (!*taken) {
             atomic_store(&c->dropped, false);
             atomic_store(&c->upkeep_cancel, false);
         }
-        collection_disown_dir(c, out);
+        collection_disown_dir(c, *taken);
         collection_release(c);
     }
-    if (out)
-        RETURN_NOT_OK(table_change(cat, NULL, e, ctx));
+    if (*taken)
+        table_set(cat, without, e);
     if (rc == ERR_OK)
         catalog_remove_tree(gone);
+    return rc;
+}
+
+static enum err drop_locked(struct catalog *cat, const char *name, struct err_ctx *ctx)
+{
+    struct table *without;
+    bool taken = false;
+    struct entry *e = catalog_entry(atomic_load(&cat->table), name);
+    if (!e)
+        return err_set(ctx, ERR_NOT_FOUND, "there is no collection '%.128s'", name);
+    if (!e->c && !e->fault)
+        return err_set(ctx, ERR_UNAVAILABLE, "collection '%s' is being opened; try again soon",
+                       name);
+    RETURN_NOT_OK(table_new(cat, NULL, e, &without, ctx));
+    enum err rc = drop_entry(cat, e, without, &taken, ctx);
+    if (!taken)
+        free(without);
     return rc;
 }
 
