@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 
-enum { CHUNK_BYTES = 1 << 20, CHUNKS = 4, CHUNK_ALIGN = 64 };
+enum { CHUNK_BYTES = 256 << 10, CHUNKS = 4, CHUNK_ALIGN = 64 };
 enum { READS_COUNT_US = 20000, YIELD_US = 2000 };
 
 struct chunk {

@@ -4,13 +4,16 @@ one stream   POST rows?mode=append of all rows into an empty collection
 parts        a load session: PARTS parts at once, then the commit, replacing the rows before
 
 Both commit durably into a collection without an index: what is measured is the way of the
-rows to the disk. The aims: at least 85 % of the single stream's rate, and memory that does not grow
+rows to the disk. Each begins when the daemon rests: the merge of the parts of the refresh before is
+no part of a load. The aims: at least 85 % of the single stream's rate, and memory that does not grow
 with the rows: peak anonymous memory of the daemon below half of their raw size.
 """
 
 import os
 import shutil
 import statistics
+import time
+from pathlib import Path
 
 from memory import Sampler
 from service import (
@@ -30,8 +33,24 @@ PARTS = 16
 AIM, MEMORY_AIM = 0.85, 0.5
 
 
-def one_stream(daemon, sender, number):
+def rest(daemon):
+    """Until the daemon has used next to no CPU for half a second."""
+    used = cpu_s(daemon)
+    while True:
+        time.sleep(0.5)
+        before, used = used, cpu_s(daemon)
+        if used - before < 0.02:
+            break
     os.sync()
+
+
+def cpu_s(daemon):
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def one_stream(daemon, sender, number):
+    rest(daemon)
     c = create(daemon.client, f"stream{number}", "flat")
     seconds = sender.send(f"{c.path}/rows?first_key=0&mode=append")
     assert c.describe()["rows"] == ROWS
@@ -39,8 +58,8 @@ def one_stream(daemon, sender, number):
     return seconds
 
 
-def refresh(c, sender):
-    os.sync()
+def refresh(daemon, c, sender):
+    rest(daemon)
     path = begin_load(c, mode="full_refresh")
     sent_s = sender.send(path)
     counts, commit_s = commit_load(c, path, wait="durable")
@@ -63,7 +82,7 @@ def main():
         first = one_stream(daemon, stream, number)
         if number == 1:
             sampler.start()  # buffers and rings are there from here on
-        second, commit_s = refresh(c, parts)
+        second, commit_s = refresh(daemon, c, parts)
         if number:
             one.append(first)
             many.append(second)

@@ -1,7 +1,7 @@
 /* The io_uring backend: streams keep many O_DIRECT writes in flight, and a log write is linked to
  * its sync. Everything else is the posix backend's: a ring makes a single call no faster.
  *
- *   lane   [ ring | 17 buffers of 1 MiB, registered ]    one a stream; idle ones wait for the next
+ *   lane   [ ring | 9 buffers of 1 MiB, registered ]    one a stream; idle ones wait for the next
  *            16 in flight, one being filled
  *          beyond the fourth stream at once: 5 buffers. Together they keep the disk as busy, and
  *          many parts of a load at once take little more memory than a few
@@ -25,12 +25,12 @@
 #include "base/log.h"
 
 enum {
-    WIDE_BUFFERS = 17,
+    WIDE_BUFFERS = 9,
     NARROW_BUFFERS = 5,
     WIDE_LANES_MAX = 4,
     LANE_RING_ENTRIES = 32,
     PAIR_RING_ENTRIES = 4,
-    NARROW_IDLE_MAX = 4, /* wide ones are all kept: there are never more than WIDE_LANES_MAX */
+    NARROW_IDLE_MAX = 12, /* wide ones are all kept: there are never more than WIDE_LANES_MAX */
     PAIRS_IDLE_MAX = 8,
     SUBMIT_TRIES_MAX = 1000, /* a millisecond apart, while the kernel is short of memory */
     PAIR_TRIES_MAX = 16,     /* of a write that the kernel puts off */
