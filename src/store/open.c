@@ -172,6 +172,7 @@ static enum err remove_orphans(struct collection *c, uint64_t start, struct err_
     RETURN_NOT_OK(each_file(c, "segments", "seg", drop_orphan_segment, &o, ctx));
     RETURN_NOT_OK(each_file(c, "staging", "seg", drop_staged, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "log", drop_old_log, &o, ctx));
+    RETURN_NOT_OK(each_file(c, "log", "log.tmp", drop_half_written, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "ckpt.tmp", drop_half_written, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "hist.tmp", drop_half_written, &o, ctx));
     return each_file(c, "log", "ckpt", drop_old_log, &o, ctx);

@@ -251,6 +251,7 @@ static bool worth_rotating(struct collection *c)
 
 static enum err seal_locked(struct collection *c, struct err_ctx *ctx)
 {
+    wal_prepare(c->wal);
     pthread_mutex_lock(&c->commit_lock);
     enum err e = worth_rotating(c) ? rotate_locked(c, ctx) : ERR_OK;
     pthread_mutex_unlock(&c->commit_lock);

@@ -15,7 +15,9 @@
  * followed by a valid one, and so is never taken for a torn write.
  *
  * The file is filled with zeros ahead of the writing point, in steps, so that a group's sync has no
- * file size or extent to record; and a scan for the end of the log meets zeros.
+ * file size or extent to record; and a scan for the end of the log meets zeros. The next file of a
+ * busy log is filled beforehand, outside the lock (wal_prepare): writing its zeros at the rotation
+ * and after it took a hundred times as long as a sync, while all commits waited.
  *
  * Failure: `failed` keeps the first error; every later call returns it. */
 #include "store/wal.h"
@@ -35,6 +37,8 @@ enum {
     PREALLOCATE_MAX = 8 << 20,
     GROUP_BYTES_MAX = 1 << 30,
     GATHER_US_MAX = 2000,
+    SPARE_STEP = 256 << 10, /* commits sync in between */
+    SPARE_MAX = 64 << 20,
 };
 
 METRIC_HISTOGRAM(sync_time, "loadstone_log_sync_duration_seconds",
@@ -51,10 +55,12 @@ struct wal {
     pthread_cond_t gathered;  /* as many records as the leader expects are pending */
     struct io_file *file;
     uint64_t number;
-    uint64_t end;       /* where the next group goes */
-    uint64_t reserved;  /* where the queued groups end at the latest */
-    uint64_t allocated; /* zeros up to here */
-    uint64_t group;     /* the next group's number */
+    uint64_t end;          /* where the next group goes */
+    uint64_t reserved;     /* where the queued groups end at the latest */
+    uint64_t allocated;    /* zeros up to here */
+    struct io_file *spare; /* the next file under its temporary name; NULL: none */
+    uint64_t spare_allocated;
+    uint64_t group; /* the next group's number */
     struct buf pending, writing;
     uint32_t pending_records;
     uint32_t expected;               /* records of the next group */
@@ -90,10 +96,24 @@ static struct wal *wal_alloc(struct io *io, const char *dir, const uint8_t id[16
     return w;
 }
 
+static void drop_spare(struct wal *w)
+{
+    char temp[4200];
+    struct err_ctx why;
+    if (!w->spare)
+        return;
+    err_clear(&why);
+    wal_path(w->dir, w->number + 1, "log.tmp", temp, sizeof temp);
+    io_file_close(w->spare);
+    w->spare = NULL;
+    (void)!io_unlink(w->io, temp, &why); /* the next one of its name, or the next start, does too */
+}
+
 void wal_close(struct wal *w)
 {
     if (!w)
         return;
+    drop_spare(w);
     io_file_close(w->file);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->gathered);
@@ -119,6 +139,17 @@ static void fill_file_header(const struct wal *w, uint64_t number, uint64_t firs
     memcpy(block, &h, sizeof h);
 }
 
+static void adopt_file(struct wal *w, struct io_file *f, uint64_t allocated, uint64_t number,
+                       uint64_t first_group)
+{
+    io_file_close(w->file);
+    w->file = f;
+    w->number = number;
+    w->group = first_group;
+    w->end = w->reserved = WAL_HEADER_BYTES;
+    w->allocated = allocated;
+}
+
 /* Creates a new file, there with its header or not at all; w->file is replaced only on success. */
 static enum err start_file(struct wal *w, uint64_t number, uint64_t first_group,
                            struct err_ctx *ctx)
@@ -130,11 +161,63 @@ static enum err start_file(struct wal *w, uint64_t number, uint64_t first_group,
     fill_file_header(w, number, first_group, block);
     RETURN_NOT_OK(io_write_atomic(w->io, path, block, sizeof block, ctx));
     RETURN_NOT_OK(io_file_open(w->io, path, IO_WRITE, &f, ctx));
-    io_file_close(w->file);
-    w->file = f;
-    w->number = number;
-    w->group = first_group;
-    w->end = w->reserved = w->allocated = WAL_HEADER_BYTES;
+    adopt_file(w, f, WAL_HEADER_BYTES, number, first_group);
+    return ERR_OK;
+}
+
+/* ---- the next file, made ahead ---- */
+
+static enum err fill_zeros(struct io_file *f, uint64_t upto, struct err_ctx *ctx)
+{
+    void *zeros = calloc(1, SPARE_STEP);
+    if (!zeros)
+        return err_no_memory(ctx, SPARE_STEP);
+    enum err e = ERR_OK;
+    for (uint64_t at = 0; at < upto && e == ERR_OK; at += SPARE_STEP)
+        e = io_file_write_sync(f, zeros, SPARE_STEP, at, ctx);
+    free(zeros);
+    return e;
+}
+
+void wal_prepare(struct wal *w)
+{
+    char temp[4200];
+    struct err_ctx why;
+    err_clear(&why);
+    uint64_t used = wal_bytes(w);
+    if (used <= PREALLOCATE_MIN)
+        return;
+    drop_spare(w);
+    wal_path(w->dir, w->number + 1, "log.tmp", temp, sizeof temp);
+    (void)!io_unlink(w->io, temp, &why); /* of a rotation that failed */
+    if (io_file_open(w->io, temp, IO_CREATE_EXCL, &w->spare, &why) != ERR_OK)
+        return;
+    uint64_t ahead = used + used / 4 < SPARE_MAX ? used + used / 4 : SPARE_MAX;
+    w->spare_allocated = round_up(ahead, SPARE_STEP);
+    if (fill_zeros(w->spare, w->spare_allocated, &why) != ERR_OK)
+        drop_spare(w);
+}
+
+/* As start_file, with the spare in place of a new file. */
+static enum err start_spare(struct wal *w, struct err_ctx *ctx)
+{
+    char path[4200], temp[4200];
+    uint8_t block[WAL_HEADER_BYTES];
+    wal_path(w->dir, w->number + 1, "log", path, sizeof path);
+    wal_path(w->dir, w->number + 1, "log.tmp", temp, sizeof temp);
+    fill_file_header(w, w->number + 1, w->group, block);
+    enum err e = io_file_write_sync(w->spare, block, sizeof block, 0, ctx);
+    if (e == ERR_OK)
+        e = io_rename(w->io, temp, path, ctx);
+    if (e == ERR_OK)
+        e = io_sync_dir(w->io, w->dir, ctx);
+    if (e != ERR_OK) {
+        drop_spare(w);
+        return e;
+    }
+    struct io_file *f = w->spare;
+    w->spare = NULL;
+    adopt_file(w, f, w->spare_allocated, w->number + 1, w->group);
     return ERR_OK;
 }
 
@@ -348,7 +431,7 @@ enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx)
     pthread_mutex_lock(&w->lock);
     enum err e = wait_locked(w, w->queued, ctx);
     if (e == ERR_OK)
-        e = start_file(w, w->number + 1, w->group, ctx);
+        e = w->spare ? start_spare(w, ctx) : start_file(w, w->number + 1, w->group, ctx);
     if (e == ERR_OK)
         *number = w->number;
     pthread_mutex_unlock(&w->lock);
