@@ -10,6 +10,7 @@ struct build_args {
     enum index_kind kind;
     uint8_t collection_id[16];
     uint64_t m, ef_construction, nlist, threads, memory_bytes, parent;
+    bool awaited; /* a load waits for it */
 };
 
 struct build {

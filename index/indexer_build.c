@@ -137,10 +137,16 @@ static enum err fill_args(const struct indexer *ix, const struct job *j, struct 
                           t->parent,
                           ivf ? "--nlist" : "--m",
                           ivf ? t->nlist : t->m,
-                          ivf ? NULL : "--ef-construction",
-                          ivf ? NULL : t->ef,
                           NULL};
+    size_t n = sizeof argv / sizeof argv[0] - 1;
     memcpy(t->argv, argv, sizeof(argv));
+    if (!ivf) {
+        t->argv[n++] = "--ef-construction";
+        t->argv[n++] = t->ef;
+    }
+    if (j->urgent)
+        t->argv[n++] = "--awaited";
+    t->argv[n] = NULL;
     return ERR_OK;
 }
 
