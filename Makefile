@@ -33,6 +33,7 @@ FAULT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fault/test_%,$(wildc
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES = $(patsubst $(BUILD)/tests/fuzz/fuzz_%,%,$(FUZZ))
 SOAK_TESTS := tests/http/test_durability.py::test_kill_loop_loses_nothing_that_was_acknowledged \
+	tests/http/test_kill_loads.py \
 	tests/http/test_model.py tests/http/soak.py
 SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
 

@@ -109,3 +109,77 @@ def test_small_commits_until_full_then_restart_keeps_each_acknowledged_one(small
     assert c.describe()["rows"] == rows
     assert all(c.fetch(acknowledged[-500:])["found"])
     assert c.fetch([-1 - n])["found"] == [False]
+
+
+def retry_until_space(send, status=200):
+    """What was refused before goes through once a dropped collection's space is back."""
+    deadline = time.monotonic() + 10
+    while (answer := send()).status != status:
+        problem(answer, 507)
+        assert time.monotonic() < deadline, "the space of a dropped collection never came back"
+        time.sleep(0.1)
+    return answer.json()
+
+
+def test_full_disk_refuses_a_part_and_the_load_goes_on(small):
+    filler = create(small.client, "filler")
+    filler.load_vectors(np.ones((4 * PART_ROWS, DIM), np.float32))
+    c = create(small.client, "c")
+    c.load_vectors(part(0))
+    export = c.export(1, "ndjson")
+    load = c.open_load(mode="full_refresh")
+    for number in range(1, 4 * SIZE_MIB):
+        rows, at = part(number), number * PART_ROWS
+        answer = c.put_part(load, f"p{number}", rows.tobytes(), OCTETS, first_key=at)
+        if answer.status != 201:
+            break
+    problem(answer, 507, "space")
+    assert number > 1
+    assert [p["name"] for p in c.get_load(load)["parts"]] == [f"p{n}" for n in range(1, number)]
+    assert c.state() == (1, PART_ROWS)
+    assert c.export(1, "ndjson") == export
+
+    expect(small.client.delete(filler.path), 204)
+    retry_until_space(
+        lambda: c.put_part(load, f"p{number}", rows.tobytes(), OCTETS, first_key=at), 201
+    )
+    done = c.commit_load(load, parts=[f"p{n}" for n in range(1, number + 1)])
+    assert (done["version"], done["rows"]) == (2, number * PART_ROWS)
+    assert c.keys_of(vector=[float(number + 1)] * DIM, k=1) == [[at]]
+    assert c.export(1, "ndjson") == export
+
+
+def test_full_disk_refuses_restore_delete_and_tag_or_keeps_them(small):
+    """Records of the log have their space reserved or are refused: never half."""
+    filler = create(small.client, "filler")
+    filler.load_vectors(np.ones((2 * PART_ROWS, DIM), np.float32))
+    c = create(small.client, "c")
+    c.load_vectors(part(0))
+    c.load([{"key": k, "s": "second"} for k in range(10)])
+    first = c.version(1)["digest"]
+    parts, _ = fill(create(small.client, "rest"))
+    assert parts > 0
+    version = 2
+    for n in range(4000):
+        answer = c.send_rows([{"key": 5, "s": f"{n}" * 2000}])
+        if answer.status != 200:
+            problem(answer, 507, "space")
+            break
+        version += 1
+    else:
+        raise AssertionError("the log never ran full")
+    for method, path, body in (
+        ("POST", "restore", {"version": 1}),
+        ("POST", "rows/delete", {"keys": list(range(1000))}),
+        ("PUT", "tags/kept", {"version": 1}),
+    ):
+        before = c.state()
+        answer = small.client.request(method, f"{c.path}/{path}", body)
+        if answer.status not in (200, 201):
+            problem(answer, 507, "space")
+            assert c.state() == before
+    expect(small.client.delete(filler.path), 204)
+    retry_until_space(lambda: small.client.post(f"{c.path}/restore", {"version": 1}))
+    assert c.describe()["digest"] == first
+    retry_until_space(lambda: small.client.post(f"{c.path}/vacuum", {"keep_versions": 1}))
+    assert c.describe()["digest"] == first

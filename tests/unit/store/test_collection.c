@@ -487,21 +487,25 @@ static void sealing_a_dropped_collection_is_no_error(void **state)
     fixture_free(f);
 }
 
-static void a_half_written_checkpoint_goes_at_open(void **state)
+static void half_written_files_go_at_open(void **state)
 {
+    static const char *const suffixes[] = {"log", "ckpt", "hist"};
     struct param *p = *state;
     struct fixture fx, *f = &fx;
-    char tmp[2000], kept[2000];
+    char tmp[3][2000], kept[2000];
     fixture_new(f, p->backend);
     load_range(f, fixture_create(f, "c", p->key), LOAD_UPSERT, 0, 10, 0);
     catalog_close(f->cat);
-    snprintf(tmp, sizeof tmp, "%s/c/log/0000000000000007.ckpt.tmp", f->dir);
+    for (int i = 0; i < 3; i++) {
+        snprintf(tmp[i], sizeof tmp[i], "%s/c/log/0000000000000007.%s.tmp", f->dir, suffixes[i]);
+        assert_int_equal(close(open(tmp[i], O_CREAT | O_WRONLY, 0600)), 0);
+    }
     snprintf(kept, sizeof kept, "%s/c/log/notes.ckpt.tmp", f->dir);
-    assert_int_equal(close(open(tmp, O_CREAT | O_WRONLY, 0600)), 0);
     assert_int_equal(close(open(kept, O_CREAT | O_WRONLY, 0600)), 0);
     fixture_open(f);
     assert_int_equal(rows_of(fixture_find(f, "c")), 10);
-    assert_int_not_equal(access(tmp, F_OK), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_not_equal(access(tmp[i], F_OK), 0);
     assert_int_equal(access(kept, F_OK), 0);
     fixture_free(f);
 }
@@ -628,7 +632,7 @@ int main(void)
         a_damaged_block_is_found_by_the_scrub,
         a_load_of_a_dropped_collection_leaves_its_namesake_alone,
         sealing_a_dropped_collection_is_no_error,
-        a_half_written_checkpoint_goes_at_open,
+        half_written_files_go_at_open,
         a_directory_that_lost_its_format_is_refused,
         writers_share_syncs_and_readers_see_whole_versions,
     };
@@ -647,7 +651,7 @@ int main(void)
         "a_damaged_block_is_found_by_the_scrub",
         "a_load_of_a_dropped_collection_leaves_its_namesake_alone",
         "sealing_a_dropped_collection_is_no_error",
-        "a_half_written_checkpoint_goes_at_open",
+        "half_written_files_go_at_open",
         "a_directory_that_lost_its_format_is_refused",
         "writers_share_syncs_and_readers_see_whole_versions",
     };
