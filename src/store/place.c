@@ -190,7 +190,12 @@ enum err load_merge(struct load_input *in, struct err_ctx *ctx)
         if (n < (indexed ? 2 : SMALL_FILES_MIN))
             continue;
         RETURN_NOT_OK(load_check_cancel(in, ctx));
-        RETURN_NOT_OK(merge_group(in, from, n, ctx));
+        enum err e = merge_group(in, from, n, ctx);
+        if (e == ERR_NO_SPACE) { /* the files do as they are; compaction comes back to them */
+            err_clear(ctx);
+            return ERR_OK;
+        }
+        RETURN_NOT_OK(e);
     }
     return ERR_OK;
 }

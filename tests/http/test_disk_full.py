@@ -181,5 +181,5 @@ def test_full_disk_refuses_restore_delete_and_tag_or_keeps_them(small):
     expect(small.client.delete(filler.path), 204)
     retry_until_space(lambda: small.client.post(f"{c.path}/restore", {"version": 1}))
     assert c.version(c.describe()["version"])["digest"] == first
-    retry_until_space(lambda: small.client.post(f"{c.path}/vacuum", {"keep_versions": 1}))
+    retry_until_space(lambda: small.client.post(f"{c.path}/vacuum", {"versions": 1}))
     assert c.version(c.describe()["version"])["digest"] == first
