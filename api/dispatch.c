@@ -177,12 +177,8 @@ static void push(struct request *r, const char *data, size_t *size)
 
 static enum err check_streamed(struct request *r, size_t n)
 {
-    uint64_t max = request_body_max(r);
-    if (r->received + n <= max)
-        return ERR_OK;
-    return err_set(&r->err, ERR_TOO_LARGE,
-                   "the body is larger than the limit of %llu bytes: send it in several requests",
-                   (unsigned long long)max);
+    bool fits = r->received + n <= request_body_max(r);
+    return fits ? ERR_OK : request_too_large(r, &r->err);
 }
 
 static void skip(struct request *r, size_t *size)

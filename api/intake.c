@@ -175,9 +175,20 @@ static enum err finish_rows(struct intake *t, struct intake_outcome *out, struct
     return e;
 }
 
+/* The same vectors from another first key are other rows. */
+static void hash_first_key(struct intake *t)
+{
+    char text[40];
+    int n = snprintf(text, sizeof text, "first_key=%lld", (long long)t->options.decoder.first_key);
+    hash_stream_put(t->hash, text, (size_t)n);
+}
+
 static enum err finish_part(struct intake *t, struct intake_outcome *out, struct err_ctx *ctx)
 {
     struct session_part part;
+    enum media media = t->options.decoder.media;
+    if (media == MEDIA_OCTETS || media == MEDIA_NPY)
+        hash_first_key(t);
     out->hash = hash_stream_value(t->hash);
     RETURN_NOT_OK(session_put_end(t->put, out->hash, t->bytes, &out->created, &part, ctx));
     out->part = t->part;

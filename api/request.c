@@ -323,7 +323,7 @@ uint64_t request_body_max(const struct request *r)
     return streams ? l->body_bytes_max : l->json_body_bytes_max;
 }
 
-static enum err too_large(const struct request *r, struct err_ctx *ctx)
+enum err request_too_large(const struct request *r, struct err_ctx *ctx)
 {
     uint64_t max = request_body_max(r);
     bool streams = max == r->service->limits.body_bytes_max;
@@ -370,7 +370,7 @@ enum err request_parse_head(struct request *r, const char *method, struct err_ct
     RETURN_NOT_OK(check_once(&r->head, ctx));
     if (r->route->takes && r->head.content_length > 0 &&
         (uint64_t)r->head.content_length > request_body_max(r))
-        return too_large(r, ctx);
+        return request_too_large(r, ctx);
     return ERR_OK;
 }
 
@@ -397,7 +397,7 @@ static enum err grow_body(struct request *r, size_t n, struct err_ctx *ctx)
 enum err request_gather(struct request *r, const void *data, size_t n, struct err_ctx *ctx)
 {
     if (r->body.len + n > request_body_max(r))
-        return too_large(r, ctx);
+        return request_too_large(r, ctx);
     if (r->body.cap - r->body.len < n)
         RETURN_NOT_OK(grow_body(r, n, ctx));
     buf_put(&r->body, data, n);

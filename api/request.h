@@ -125,6 +125,8 @@ void request_free(struct request *r);
 WARN_UNUSED enum err request_parse_head(struct request *r, const char *method, struct err_ctx *ctx);
 bool request_has_body(const struct request *r);
 uint64_t request_body_max(const struct request *r);
+/* That the body is larger, by the name of the limit. */
+WARN_UNUSED enum err request_too_large(const struct request *r, struct err_ctx *ctx);
 
 /* Appends a piece to r->body within the limits. */
 WARN_UNUSED enum err request_gather(struct request *r, const void *data, size_t n,

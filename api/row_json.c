@@ -192,6 +192,11 @@ static enum err put_timestamp(struct row_reader *r, const struct feature *f, str
     RETURN_NOT_OK(json_peek(&r->json, &found, ctx));
     if (found == JSON_NUMBER) {
         RETURN_NOT_OK(json_int64(&r->json, &v, ctx));
+        if (v < CLOCK_US_MIN || v > CLOCK_US_MAX)
+            return err_set(ctx, ERR_UNPROCESSABLE,
+                           "'%s': %lld microseconds since 1970 are not in the years 1 to 9999: "
+                           "write %s",
+                           f->name, (long long)v, how);
     } else if (found == JSON_STRING) {
         RETURN_NOT_OK(json_string(&r->json, &s, ctx));
         if (clock_parse_rfc3339(s.data, s.len, &v) != 0)

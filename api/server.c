@@ -35,7 +35,7 @@
 enum {
     CONNECTION_POOL_BYTES = 64 * 1024,
     WRITERS = 32,
-    COMMITTERS = 16,
+    COMMITTERS = 64,
     WRITERS_NICE = 10, /* searches go first when a load wants all cores */
     STOP_POLL_US = 2000,
 };

@@ -9,6 +9,10 @@
 uint64_t clock_mono_us(void); /* monotonic microseconds */
 int64_t clock_wall_us(void);  /* microseconds since 1970-01-01T00:00:00Z */
 
+/* 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: what RFC 3339 can write. */
+#define CLOCK_US_MIN (-62135596800000000ll)
+#define CLOCK_US_MAX 253402300799999999ll
+
 /* RFC 3339 UTC with microseconds when they are not zero: 2024-05-01T12:00:00.25Z. out holds 32. */
 void clock_format_rfc3339(int64_t wall_us, char out[32]);
 /* Parses RFC 3339 (Z or +hh:mm, fraction of 1-9 digits, 'T' or ' '); years 0001-9999. 0, or -1 when

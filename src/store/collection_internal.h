@@ -77,6 +77,7 @@ struct collection {
     enum err seal_err;        /* of the last sealing; both under the commit lock */
     char seal_error[1024];    /* its sentence; empty when it went well */
 
+    atomic_uint upkeep_waiting;  /* threads that want upkeep_lock */
     pthread_mutex_t upkeep_lock; /* one compaction, vacuum or purge; taken before all others */
     atomic_bool upkeep_cancel;   /* being closed or dropped: end what is under way */
     bool compact_waits;          /* for room on the disk; under upkeep_lock, as are: */
@@ -185,6 +186,9 @@ WARN_UNUSED enum err plan_check_rows(struct collection *c, const struct commit_r
 /* With the commit lock; cannot fail: appends the inline rows, tells the registry of the segments
  * and makes plan->next the head. */
 void plan_apply(struct collection *c, struct plan *p);
+/* Counts, and lets go of views without a row; the active tail stays, for its row numbers. For a
+ * snapshot that nobody else sees yet. */
+void plan_settle(struct collection *c, struct snapshot *s);
 void plan_deinit(struct plan *p);
 
 /* ---- alter.c ---- */

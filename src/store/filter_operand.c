@@ -134,6 +134,8 @@ static enum err read_number(struct parser *p, struct operand *o)
         o->i = strtoll(text, &end, 10);
         if (errno == 0)
             o->literal = LITERAL_INT;
+        else if (o->d == -0x1p63) /* below every int64, and not the least of them */
+            o->d = nextafter(o->d, -INFINITY);
     } else if (o->d == floor(o->d) && fabs(o->d) < 9e15) { /* 5.0 is 5 */
         o->i = (int64_t)o->d;
         o->literal = LITERAL_INT;

@@ -136,8 +136,7 @@ static enum err kill_from(const struct snapshot *s, struct view *v, uint32_t fro
     return s->schema->event_time >= 0 ? kill(&v->gone, v->rows, NULL, from, ctx) : ERR_OK;
 }
 
-/* Counts, and lets go of views without a row; the active tail stays, for its row numbers. */
-static void settle(struct collection *c, struct snapshot *s)
+void plan_settle(struct collection *c, struct snapshot *s)
 {
     uint32_t kept = 0;
     s->bytes = 0;
@@ -258,7 +257,7 @@ static enum err next_version(struct collection *c, const struct commit_record *r
         snapshot_release(s);
         return e;
     }
-    settle(c, s);
+    plan_settle(c, s);
     *out = s;
     return ERR_OK;
 }
@@ -328,7 +327,7 @@ static enum err compacted(struct collection *c, const struct compact_record *r,
         add_view(s, &c->head->views[tail]);
     enum err e = kill_refs(s, &r->added.dead, &r->added.gone, ctx);
     uint64_t live = 0;
-    settle(c, s);
+    plan_settle(c, s);
     for (uint32_t i = 0; i < s->nviews; i++)
         live += s->views[i].live;
     if (e == ERR_OK && live != s->rows)

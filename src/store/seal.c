@@ -100,7 +100,6 @@ struct snapshot *snapshot_replace(const struct snapshot *s, const struct segment
         if (v->segment == old) {
             ASSERT(v->rows == file->rows); /* plan.c: a closed tail is seen whole */
             v->segment = file;
-            copy->bytes += file->bytes - tail_bytes(old);
         }
         segment_acquire(v->segment);
         if (v->dead)
@@ -138,11 +137,13 @@ static enum err swap_in(struct collection *c, const struct segment *tail, struct
                         struct err_ctx *ctx)
 {
     pthread_mutex_lock(&c->commit_lock);
-    bool seen = sees(c->head, tail);
+    bool seen = false;
     struct snapshot *next = snapshot_replace(c->head, tail, file);
     uint64_t ticket = c->last_ticket;
     if (next) {
         next->serial++;
+        plan_settle(c, next); /* an active tail stays without rows, a file does not */
+        seen = sees(next, file);
         snapshot_release(c->head);
         c->head = snapshot_acquire(next);
         registry_replace(c, file);

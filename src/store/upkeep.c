@@ -7,6 +7,10 @@
  * It stands apart from the maintenance thread, whose sealing commits wait for. Threads: this one;
  * upkeep_lock of a collection orders it with requests that ask for the same. Failure: said in the
  * log; nothing is lost, only late. */
+#include <errno.h>
+#include <pthread.h>
+#include <time.h>
+
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
@@ -17,6 +21,8 @@ enum {
     TICK_MS = 1000,
     RETRY_US = 60 * 1000 * 1000,
     RETENTION_US = 30 * 1000 * 1000,
+    UPKEEP_WAIT_S = 30,
+    UPKEEP_WAITING_MAX = 4,
 };
 
 /* ---- shared with compact.c and vacuum.c ---- */
@@ -31,7 +37,17 @@ struct snapshot *collection_newest(struct collection *c)
 
 enum err upkeep_begin(struct collection *c, struct err_ctx *ctx)
 {
-    pthread_mutex_lock(&c->upkeep_lock);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += UPKEEP_WAIT_S;
+    bool first_few = atomic_fetch_add(&c->upkeep_waiting, 1) < UPKEEP_WAITING_MAX;
+    int failed = first_few ? pthread_mutex_timedlock(&c->upkeep_lock, &until) : EBUSY;
+    atomic_fetch_sub(&c->upkeep_waiting, 1);
+    if (failed)
+        return err_set(ctx, ERR_BUSY,
+                       "a compaction, vacuum or purge of '%s' runs and others wait for it: try "
+                       "again when it is over",
+                       c->name);
     if (!atomic_load(&c->upkeep_cancel))
         return ERR_OK;
     pthread_mutex_unlock(&c->upkeep_lock);

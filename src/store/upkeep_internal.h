@@ -8,7 +8,8 @@
 /* The newest durable version, referenced. */
 struct snapshot *collection_newest(struct collection *c);
 
-/* Takes upkeep_lock, unless the collection is being closed: ERR_UNAVAILABLE. */
+/* Takes upkeep_lock, unless the collection is being closed: ERR_UNAVAILABLE. Waits half a minute,
+ * and beside a few others at most: ERR_BUSY; the threads that wait are those of all loads. */
 WARN_UNUSED enum err upkeep_begin(struct collection *c, struct err_ctx *ctx);
 void upkeep_end(struct collection *c);
 

@@ -90,7 +90,12 @@ static enum err first_by_time(struct collection *c, uint32_t hours, uint64_t *ve
 {
     struct err_ctx why;
     err_clear(&why);
-    struct selector at = {.kind = SELECT_TIME, .time_us = clock_wall_us() - hours * HOUR_US};
+    int64_t now = clock_wall_us(), back = 0;
+    if (__builtin_mul_overflow((int64_t)hours, (int64_t)HOUR_US, &back) || back > now) {
+        *version = 0; /* longer ago than there is time: all are kept */
+        return ERR_OK;
+    }
+    struct selector at = {.kind = SELECT_TIME, .time_us = now - back};
     enum err e = collection_resolve(c, &at, true, version, &why);
     if (e == ERR_NOT_FOUND || e == ERR_GONE) { /* before the first one there is */
         *version = 0;

@@ -368,3 +368,16 @@ def test_pages_go_on_behind_rows_that_do_not_match(collection):
     only = c.page(filter="key = 999", limit=1)
     assert len(only["rows"]) == 1 and only["next"] is None
     assert c.page(filter="n = 11") == {"version": 1, "rows": [], "next": None}
+
+
+def test_constants_beyond_int64_equal_no_key(collection):
+    c = collection.create(key="int64", features={"n": "int32"})
+    c.load([{"key": k, "n": 1} for k in (-(2**63), -1, 0, 2**63 - 1)])
+
+    def count(text):
+        return expect(c.client.post(f"{c.path}/count", {"filter": text}))["count"]
+
+    assert count(f"key = {-(2**63)}") == 1
+    assert count(f"key = {-(2**63) - 1}") == count(f"key = {2**63}") == 0
+    assert count(f"key > {-(2**63) - 1}") == count(f"key < {2**63}") == 4
+    assert count(f"key <= {-(2**63) - 1}") == count(f"key >= {2**63}") == 0

@@ -112,7 +112,7 @@ def test_json_over_the_limit_is_413_and_read_by_the_client(table, surplus):
             except (BrokenPipeError, ConnectionResetError):
                 pytest.fail("the connection broke before the client could read the answer")
             left -= len(sent)
-        problem(exchange.answer(), 413, "64")
+        problem(exchange.answer(), 413, "json_body_bytes_max", "64")
 
 
 def test_chunked_json_over_the_limit_is_413(table):
@@ -124,7 +124,7 @@ def test_chunked_json_over_the_limit_is_413(table):
             yield row * 1024
 
     response = table.client.post(f"{table.path}/rows", body(), headers={"Content-Type": JSON})
-    problem(response, 413, "64")
+    problem(response, 413, "json_body_bytes_max", "64")
 
 
 @pytest.mark.parametrize("fmt", [NDJSON, OCTETS])

@@ -1,5 +1,6 @@
 """Load sessions: parts from anywhere, one commit, and every rule about retries, restarts and ends."""
 
+import io
 import random
 import threading
 import time
@@ -7,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from client import JSON, NDJSON, OCTETS, Collection, RawExchange, expect, problem, request_head
+from client import JSON, NDJSON, NPY, OCTETS, Collection, RawExchange, expect, problem, request_head
 
 
 @pytest.fixture
@@ -100,6 +101,23 @@ def test_the_same_part_again_is_fine_and_another_is_not(table):
     assert table.get_load(load)["part_count"] == 1
     assert table.commit_load(load)["rows"] == 1
     assert table.row("a")["features"]["n"] == 1
+
+
+@pytest.mark.parametrize("fmt", [OCTETS, NPY])
+def test_the_same_vectors_from_another_first_key_are_another_part(collection, fmt):
+    c = collection.create(key="int64", vector={"dim": 2, "metric": "l2"})
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    file = io.BytesIO()
+    np.save(file, vectors)
+    body = vectors.tobytes() if fmt == OCTETS else file.getvalue()
+    load = c.open_load()
+    first = expect(c.put_part(load, "p", body, fmt, first_key=10), 201)
+    assert expect(c.put_part(load, "p", body, fmt, first_key=10), 200) == first
+    problem(c.put_part(load, "p", body, fmt, first_key=20), 409, "other bytes")
+    other = expect(c.put_part(load, "q", body, fmt, first_key=20), 201)
+    assert other["digest"] != first["digest"]
+    c.commit_load(load)
+    assert [row["key"] for row in c.all_rows()] == [10, 11, 12, 20, 21, 22]
 
 
 def test_a_commit_names_the_parts_that_count(table):

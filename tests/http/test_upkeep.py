@@ -200,6 +200,41 @@ def in_files(daemon, c, text):
     return found.returncode == 0
 
 
+@pytest.mark.parametrize("shape", ["loaded", "deleted", "twice", "tagged", "beside a file"])
+def test_purge_of_every_row_that_is_not_in_a_file_yet(collection, shape):
+    c = collection.create(key="int64", features={"s": "string"})
+    if shape == "beside a file":
+        c.load([{"key": k, "s": "file"} for k in range(100, 105000)], NDJSON)
+        c.compact()
+    c.load([{"key": k, "s": "secret-words"} for k in range(5)])
+    if shape == "deleted":
+        c.delete_rows(list(range(5)))
+    if shape == "twice":
+        c.load([{"key": k, "s": "secret-again"} for k in range(5)])
+    if shape == "tagged":
+        c.tag("old", 1)
+        c.delete_rows([0, 1])
+        c.load([{"key": 9, "s": "kept"}])
+    before = c.describe()["rows"]
+    assert purge(c, list(range(5)))["purged"] == 5
+    gone = {"deleted": 0, "tagged": 3}.get(shape, 5)
+    assert c.describe()["rows"] == before - gone
+    for version in c.versions():
+        assert b"secret" not in c.export(version["version"], "ndjson")
+    assert purge(c, list(range(5)))["purged"] == 0
+    c.load([{"key": 3, "s": "back"}])
+    assert c.row(3)["features"] == {"s": "back"}
+
+
+@pytest.mark.parametrize("hours", [2562047789, 2**32 - 1])
+def test_vacuum_that_keeps_more_hours_than_there_were_removes_nothing(collection, hours):
+    c = collection.create(key="int64", features={"s": "string"})
+    for n in range(5):
+        c.load([{"key": n, "s": "x"}])
+    c.vacuum(versions=1, hours=hours)
+    assert [v["version"] for v in c.versions()] == [5, 4, 3, 2, 1]
+
+
 def test_purge_leaves_nothing_in_any_version_or_file(start_daemon):
     daemon, c = own(start_daemon, args=[])
     c.create(key="string", **SCHEMA)

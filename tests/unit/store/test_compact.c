@@ -3,6 +3,7 @@
 #include "store_fixture.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "store/collection_internal.h"
 #include "store/compact.h"
@@ -390,6 +391,38 @@ static void what_the_index_refuses_is_not_merged(void **state)
     fixture_free(f);
 }
 
+static void *begin_and_end(void *arg)
+{
+    struct collection *c = arg;
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    if (upkeep_begin(c, &ctx) == ERR_OK)
+        upkeep_end(c);
+    return NULL;
+}
+
+/* Requests for it hold threads that loads need. */
+static void only_a_few_wait_for_upkeep(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    pthread_t threads[4];
+    fixture_new(f, IO_AUTO);
+    struct collection *c = fixture_create(f, "c", KEY_INT64);
+    OK(upkeep_begin(c, &f->ctx));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, begin_and_end, c), 0);
+    while (atomic_load(&c->upkeep_waiting) < 4)
+        usleep(1000);
+    assert_int_equal(upkeep_begin(c, &f->ctx), ERR_BUSY);
+    upkeep_end(c);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    OK(upkeep_begin(c, &f->ctx));
+    upkeep_end(c);
+    fixture_free(f);
+}
+
 int main(void)
 {
     static enum key_type keys[] = {KEY_STRING, KEY_INT64};
@@ -406,6 +439,7 @@ int main(void)
         cmocka_unit_test_prestate(commits_go_on_beside_it, &keys[0]),
         cmocka_unit_test_prestate(commits_go_on_beside_it, &keys[1]),
         cmocka_unit_test(segments_stay_few),
+        cmocka_unit_test(only_a_few_wait_for_upkeep),
         cmocka_unit_test(a_segment_of_dead_rows_is_rewritten),
         cmocka_unit_test(what_the_index_refuses_is_not_merged),
     };
