@@ -14,7 +14,7 @@
 #include "base/epoch.h"
 #include "store/resolve.h"
 
-enum { ROUNDS_OUTSIDE = 4, GROUP_ROWS = 256 };
+enum { ROUNDS_OUTSIDE = 4, GROUP_ROWS = 256, REPLACED_TRIES = 3 };
 
 struct restore {
     struct collection *c;
@@ -185,6 +185,34 @@ static void announce(struct collection *c, const struct snapshot *s)
     }
 }
 
+static bool is_version(const struct snapshot *s, const void *version)
+{
+    return s->version == *(const uint64_t *)version;
+}
+
+static enum err open_and_run(struct restore *r, uint64_t version, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(collection_open_version(r->c, version, true, &r->source, ctx));
+    return run(r, ctx);
+}
+
+/* The version may be open with segments that a compaction replaced and a vacuum let go: reads are
+ * fine with them, a record that names them is not. It is opened anew then. */
+static enum err restore(struct restore *r, uint64_t version, struct err_ctx *ctx)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    enum err e = open_and_run(r, version, &why);
+    for (int i = 0; i < REPLACED_TRIES && e == ERR_NOT_FOUND; i++) {
+        snapshot_release(r->source);
+        r->source = NULL;
+        history_forget(r->c, is_version, &version);
+        err_clear(&why);
+        e = open_and_run(r, version, &why);
+    }
+    return e == ERR_OK ? e : err_set(ctx, e, "%s", why.detail);
+}
+
 enum err collection_restore(struct collection *c, uint64_t version, const struct load_options *opts,
                             struct commit_result *out, struct err_ctx *ctx)
 {
@@ -195,9 +223,7 @@ enum err collection_restore(struct collection *c, uint64_t version, const struct
     pthread_mutex_lock(&c->commit_lock);
     r.purges = c->purges;
     pthread_mutex_unlock(&c->commit_lock);
-    enum err e = collection_open_version(c, version, true, &r.source, ctx);
-    if (e == ERR_OK)
-        e = run(&r, ctx);
+    enum err e = restore(&r, version, ctx);
     if (e == ERR_OK) {
         commit_answer(&r.meta, since_us, out);
         announce(c, r.source);

@@ -15,6 +15,8 @@
 #include "base/epoch.h"
 #include "store/collection_internal.h"
 
+enum { REPLACED_TRIES = 3 };
+
 /* ---- from a state to a snapshot ---- */
 
 static bool readable(const struct schema *s, const struct schema *segment)
@@ -108,19 +110,28 @@ static enum err make_empty(struct collection *c, uint64_t version, struct snapsh
     return e;
 }
 
-static enum err make_version(struct collection *c, uint64_t version, struct snapshot **out,
+static enum err from_history(struct collection *c, uint64_t version, struct snapshot **out,
                              struct err_ctx *ctx)
 {
     struct history_state s;
+    err_clear(ctx);
+    RETURN_NOT_OK(history_state_at(c, version, &s, ctx));
+    enum err e = snapshot_of(c, &s, out, ctx);
+    history_state_deinit(&s);
+    return e;
+}
+
+/* A purge, or a compaction and a vacuum, may let go of segments between the look at the history
+ * and the one at the registry: what the history says then is looked up once more. */
+static enum err make_version(struct collection *c, uint64_t version, struct snapshot **out,
+                             struct err_ctx *ctx)
+{
     struct err_ctx why;
     if (is_empty_version(c, version))
         return make_empty(c, version, out, ctx);
-    err_clear(&why);
-    enum err e = history_state_at(c, version, &s, &why);
-    if (e == ERR_OK) {
-        e = snapshot_of(c, &s, out, &why);
-        history_state_deinit(&s);
-    }
+    enum err e = from_history(c, version, out, &why);
+    for (int i = 0; i < REPLACED_TRIES && e == ERR_NOT_FOUND; i++)
+        e = from_history(c, version, out, &why);
     if (e == ERR_OK)
         return e;
     RETURN_NOT_OK(history_check(c, version, ctx)); /* vacuumed meanwhile? */
@@ -173,6 +184,19 @@ static struct snapshot *take_newest(const struct collection *c, uint64_t version
     return s;
 }
 
+static uint64_t purges_of(struct collection *c)
+{
+    pthread_mutex_lock(&c->commit_lock);
+    uint64_t n = c->purges;
+    pthread_mutex_unlock(&c->commit_lock);
+    return n;
+}
+
+static bool is_version(const struct snapshot *s, const void *version)
+{
+    return s->version == *(const uint64_t *)version;
+}
+
 enum err collection_open_version(struct collection *c, uint64_t version, bool wait,
                                  struct snapshot **out, struct err_ctx *ctx)
 {
@@ -181,8 +205,11 @@ enum err collection_open_version(struct collection *c, uint64_t version, bool wa
         return ERR_OK;
     if (!wait)
         return err_set(ctx, ERR_AGAIN, "version %" PRIu64 " is not open yet", version);
+    uint64_t purges = purges_of(c);
     RETURN_NOT_OK(make_version(c, version, out, ctx));
     put_cached(&c->history, *out);
+    if (purges % 2 || purges != purges_of(c)) /* it may be of before: nobody else gets it */
+        history_forget(c, is_version, &version);
     return ERR_OK;
 }
 

@@ -3,6 +3,9 @@
  * broke off anywhere. */
 #include "store_fixture.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include "store/collection_internal.h"
 #include "store/upkeep_internal.h"
 #include "sweep.h"
@@ -296,6 +299,77 @@ static void a_purge_that_broke_off_is_done_again(void **state)
     print_message("%u calls failed\n", n - 1);
 }
 
+/* Readers that open every version anew, all the time. */
+struct readers {
+    struct collection *c;
+    uint64_t newest;
+    atomic_bool stop;
+    atomic_int opened;
+    struct err_ctx refused; /* the first refusal; code ERR_OK = none */
+};
+
+static bool any(const struct snapshot *s, const void *unused)
+{
+    (void)s;
+    (void)unused;
+    return true;
+}
+
+static void *open_versions(void *arg)
+{
+    struct readers *r = arg;
+    while (!atomic_load(&r->stop)) {
+        for (uint64_t v = 1; v <= r->newest; v++) {
+            struct snapshot *s;
+            struct err_ctx ctx;
+            err_clear(&ctx);
+            history_forget(r->c, any, NULL);
+            enum err e = collection_open_version(r->c, v, true, &s, &ctx);
+            if (e != ERR_OK) {
+                ctx.code = e;
+                r->refused = ctx;
+                return NULL;
+            }
+            atomic_fetch_add(&r->opened, 1);
+            snapshot_release(s);
+        }
+    }
+    return NULL;
+}
+
+static void a_purge_and_readers_of_old_versions_pass_each_other(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        struct fixture fx, *f = &fx;
+        struct purge_result result;
+        pthread_t thread;
+        fixture_new(f, IO_POSIX);
+        struct collection *c = fixture_create(f, "c", KEY_INT64);
+        for (int i = 0; i < 7; i++) {
+            load_range(f, c, LOAD_UPSERT, 10 * i, i ? 10 * i + 10 : 1000, i);
+            OK(collection_seal(c, &f->ctx));
+        }
+        struct readers r = {.c = c, .newest = 7};
+        err_clear(&r.refused);
+        assert_int_equal(pthread_create(&thread, NULL, open_versions, &r), 0);
+        while (!atomic_load(&r.opened))
+            usleep(100);
+        OK(try_purge(f, c, &result));
+        atomic_store(&r.stop, true);
+        pthread_join(thread, NULL);
+        assert_string_equal(r.refused.detail, "");
+        for (uint64_t v = 1; v <= 7; v++) { /* out of the cache, where there are some */
+            struct snapshot *s;
+            struct row_ref ref;
+            OK(collection_open_version(c, v, true, &s, &f->ctx));
+            assert_false(snapshot_find_int(s, 7, &ref));
+            snapshot_release(s);
+        }
+        fixture_free(f);
+    }
+}
+
 int main(void)
 {
     static enum key_type keys[] = {KEY_STRING, KEY_INT64};
@@ -308,6 +382,7 @@ int main(void)
         cmocka_unit_test(a_purge_lets_no_version_go),
         cmocka_unit_test(no_restore_brings_keys_back_meanwhile),
         cmocka_unit_test(a_purge_that_broke_off_is_done_again),
+        cmocka_unit_test(a_purge_and_readers_of_old_versions_pass_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,6 +180,45 @@ static void retention_runs_by_itself(void **state)
     fixture_free(f);
 }
 
+static uint64_t rows_of(struct collection *c)
+{
+    struct snapshot *s = collection_newest(c);
+    uint64_t rows = s->rows;
+    snapshot_release(s);
+    return rows;
+}
+
+/* Opened after an alteration, so that it stays at hand; then its segments are merged and go. */
+static void a_version_at_hand_is_restored_behind_a_compaction(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    struct snapshot *s;
+    struct compact_result compacted;
+    struct vacuum_result vacuumed;
+    struct commit_result r;
+    struct load_options o = {.mode = LOAD_RESTORE, .expected_version = -1};
+    struct vacuum_options one = {.versions = 1};
+    fixture_new(f, IO_POSIX);
+    struct collection *c = fixture_create(f, "c", KEY_INT64);
+    for (int i = 0; i < 6; i++) {
+        load_range(f, c, LOAD_UPSERT, i * 100, i * 100 + 100, 0);
+        OK(collection_seal(c, &f->ctx));
+    }
+    OK(try_alter(c, "late", FEATURE_INT64, &f->ctx));
+    OK(collection_open_version(c, 6, true, &s, &f->ctx));
+    snapshot_release(s);
+    OK(collection_compact(c, &compacted, &f->ctx));
+    OK(collection_vacuum(c, &one, &vacuumed, &f->ctx));
+    assert_true(vacuumed.segments > 0);
+    load_range(f, c, LOAD_UPSERT, 5000, 5001, 0);
+    OK(collection_restore(c, 6, &o, &r, &f->ctx));
+    assert_int_equal(rows_of(c), 600);
+    fixture_reopen(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 600);
+    fixture_free(f);
+}
+
 int main(void)
 {
     static enum key_type keys[] = {KEY_STRING, KEY_INT64};
@@ -190,6 +229,7 @@ int main(void)
         cmocka_unit_test(hours_keep_what_versions_do_not),
         cmocka_unit_test(readers_keep_what_they_opened),
         cmocka_unit_test(retention_runs_by_itself),
+        cmocka_unit_test(a_version_at_hand_is_restored_behind_a_compaction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
