@@ -61,7 +61,8 @@ enum err commit_preconditions(struct collection *c, const struct load_options *o
     RETURN_NOT_OK(collection_check_writable(c, ctx));
     RETURN_NOT_OK(differs(o, c->head->version, ctx));
     RETURN_NOT_OK(collection_wait_for_room(c, ctx));
-    return differs(o, c->head->version, ctx); /* waiting let others in */
+    RETURN_NOT_OK(collection_check_writable(c, ctx)); /* waiting let others in */
+    return differs(o, c->head->version, ctx);
 }
 
 void commit_stamp(const struct collection *c, struct commit_meta *m, enum load_mode mode,

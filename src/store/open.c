@@ -9,6 +9,7 @@
  * on disk: the catalog quarantines the collection. */
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/log.h"
@@ -144,6 +145,15 @@ static void drop_orphan_segment(void *arg, const char *path, uint64_t number)
         unlink_or_warn(o->c, path);
 }
 
+/* Of a load that a kill ended: its number is given again, and its index would fit the next segment
+ * that has as many rows. */
+static void drop_orphan_index(void *arg, const char *path, uint64_t number)
+{
+    struct orphans *o = arg;
+    if (number != UINT64_MAX && !registry_has(o->c, number) && !in_log(o->c, number))
+        unlink_or_warn(o->c, path);
+}
+
 /* Open loads lie in folders of their own (session_file.c). */
 static void drop_staged(void *arg, const char *path, uint64_t number)
 {
@@ -170,6 +180,7 @@ static enum err remove_orphans(struct collection *c, uint64_t start, struct err_
 {
     struct orphans o = {c, start};
     RETURN_NOT_OK(each_file(c, "segments", "seg", drop_orphan_segment, &o, ctx));
+    RETURN_NOT_OK(each_file(c, "index", "ann", drop_orphan_index, &o, ctx));
     RETURN_NOT_OK(each_file(c, "staging", "seg", drop_staged, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "log", drop_old_log, &o, ctx));
     RETURN_NOT_OK(each_file(c, "log", "log.tmp", drop_half_written, &o, ctx));
@@ -180,7 +191,7 @@ static enum err remove_orphans(struct collection *c, uint64_t start, struct err_
 
 /* ---- the whole ---- */
 
-static enum err load_start(struct collection *c, const char *dir, uint64_t *start,
+static enum err load_start(struct collection *c, const char *dir, uint64_t *start, uint64_t *last,
                            struct err_ctx *ctx)
 {
     struct buf logs = {0};
@@ -191,19 +202,24 @@ static enum err load_start(struct collection *c, const char *dir, uint64_t *star
         e = wal_read_id(c->io, dir, number_at(&logs, count_of(&logs) - 1), c->id, ctx);
     if (e == ERR_OK)
         e = find_start(c, &logs, start, ctx);
+    *last = e == ERR_OK ? number_at(&logs, count_of(&logs) - 1) : 0;
     buf_deinit(&logs);
     return e;
 }
 
 static enum err open_state(struct collection *c, struct err_ctx *ctx)
 {
-    uint64_t start;
+    uint64_t start, last;
     char dir[PATH_CAP];
     snprintf(dir, sizeof dir, "%s/log", c->dir);
-    RETURN_NOT_OK(load_start(c, dir, &start, ctx));
+    RETURN_NOT_OK(load_start(c, dir, &start, &last, ctx));
     if (c->head)
         RETURN_NOT_OK(collection_init_apply(c, ctx));
     RETURN_NOT_OK(wal_open(c->io, dir, c->id, start, replay_record, c, &c->wal, ctx));
+    if (last > wal_number(c->wal) + 1) /* the next one was looked at, and never used */
+        return err_set(ctx, ERR_CORRUPT,
+                       "%s: log file %016" PRIx64 " is missing before %016" PRIx64, dir,
+                       wal_number(c->wal) + 1, last);
     if (!c->head)
         return err_set(ctx, ERR_CORRUPT, "%s: the log holds no schema", dir);
     c->tags = c->tags_head;

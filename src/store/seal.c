@@ -241,9 +241,12 @@ static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
 }
 
 /* A tail closed by an alteration is worth it too; one closed by a rotation whose checkpoint is
- * still to be written is not. */
+ * still to be written is not. After a failure what waits is written first: the active tail fills up
+ * meanwhile, and commits wait for it. */
 static bool worth_rotating(struct collection *c)
 {
+    if (c->seal_err != ERR_OK && has_closed_tail(c))
+        return false;
     return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT || c->checkpoint_due ||
            recent_commits(c) >= IDLE_COMMITS || (!c->rotated && has_closed_tail(c));
 }

@@ -132,7 +132,7 @@ enum err session_abort(struct session *s, struct err_ctx *ctx)
 static bool is_due(const struct session *s, int64_t now_us)
 {
     return s->state == SESSION_OPEN && !s->opening && !s->one_shot && s->puts == 0 &&
-           (s->unsettled || now_us - s->active_us > s->expiry_us);
+           now_us >= s->retry_us && (s->unsettled || now_us - s->active_us > s->expiry_us);
 }
 
 /* One load that is to be settled or has expired, referenced; NULL: none. */
@@ -167,6 +167,13 @@ static void forget_old_ends(struct sessions *all)
     pthread_mutex_unlock(&all->file_lock);
 }
 
+static void put_off(struct session *s)
+{
+    pthread_mutex_lock(&s->c->sessions->lock);
+    s->retry_us = clock_wall_us() + EXPIRE_AGAIN_US;
+    pthread_mutex_unlock(&s->c->sessions->lock);
+}
+
 void sessions_sweep(struct collection *c)
 {
     struct err_ctx why;
@@ -177,13 +184,13 @@ void sessions_sweep(struct collection *c)
         session_id_text(s->id, id);
         bool settling = s->state != SESSION_EXPIRED;
         enum err e = settling ? session_settle(s, &committed, &why) : end_session(s, true, &why);
-        if (e != ERR_OK)
+        if (e != ERR_OK) {
             log_warn("collection %s: load %s: %s", c->name, id, why.detail);
-        else if (!settling)
+            put_off(s);
+        } else if (!settling) {
             log_info("collection %s: load %s expired", c->name, id);
+        }
         session_release(s);
-        if (e != ERR_OK)
-            return;
     }
     forget_old_ends(c->sessions);
 }

@@ -53,6 +53,7 @@ struct session {
     enum session_state state;
     bool listed;
     bool opening;               /* its files are being made: nobody finds it yet */
+    int64_t retry_us;           /* the sweep failed: not before then */
     bool unsettled;             /* from before this start: its commit may stand in the log */
     unsigned puts;              /* parts on their way */
     struct session_put *ending; /* those that write their files */

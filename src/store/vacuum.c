@@ -283,6 +283,7 @@ enum err vacuum_remove_files(struct collection *c, struct err_ctx *ctx)
     if (n == 0)
         return ERR_OK;
     RETURN_NOT_OK(collection_checkpoint(c, ctx));
+    RETURN_NOT_OK(collection_check_writable(c, ctx)); /* a drop makes no checkpoint */
     uint64_t *ids = (uint64_t *)c->condemned.data;
     enum err e = ERR_OK;
     for (size_t i = 0; i < n; i++) {

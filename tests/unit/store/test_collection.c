@@ -3,7 +3,11 @@
 #include "store_fixture.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
+
+#include "store/collection_internal.h"
+#include "store/wal.h"
 
 struct param {
     enum io_backend backend;
@@ -510,6 +514,92 @@ static void half_written_files_go_at_open(void **state)
     fixture_free(f);
 }
 
+static void put_file(const char *path)
+{
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), 1);
+    close(fd);
+}
+
+/* Its number is given again, and it would be taken for the index of another segment. */
+static void an_index_without_its_segment_goes_at_open(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    char orphan[2000], known[2000];
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    load_range(f, c, LOAD_UPSERT, 0, 10, 0);
+    OK(collection_seal(c, &f->ctx));
+    epoch_enter();
+    uint64_t id = collection_snapshot(c)->views[0].segment->id;
+    epoch_leave();
+    catalog_close(f->cat);
+    snprintf(known, sizeof known, "%s/c/index/%016" PRIx64 ".ann", f->dir, id);
+    snprintf(orphan, sizeof orphan, "%s/c/index/%016" PRIx64 ".ann", f->dir, id + 40);
+    put_file(known);
+    put_file(orphan);
+    fixture_open(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 10);
+    assert_int_equal(access(known, F_OK), 0);
+    assert_int_not_equal(access(orphan, F_OK), 0);
+    fixture_free(f);
+}
+
+static void a_gap_in_the_log_files_is_damage(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    char command[4200];
+    struct collection *c;
+    fixture_new(f, p->backend);
+    load_range(f, fixture_create(f, "c", p->key), LOAD_UPSERT, 0, 10, 0);
+    catalog_close(f->cat);
+    snprintf(command, sizeof command, "cd %s/c/log && cp 0000000000000001.log 0000000000000003.log",
+             f->dir);
+    assert_int_equal(system(command), 0);
+    fixture_open(f);
+    err_clear(&f->ctx);
+    epoch_enter();
+    enum err e = catalog_find(f->cat, "c", &c, &f->ctx);
+    epoch_leave();
+    assert_int_not_equal(e, ERR_OK);
+    assert_non_null(strstr(f->ctx.detail, "0000000000000002 is missing"));
+    fixture_free(f);
+}
+
+/* Rows whose tail can't be written are bounded, and so are the log files. */
+static void sealing_that_fails_closes_no_further_tail(void **state)
+{
+    struct param *p = *state;
+    struct fixture fx, *f = &fx;
+    char staging[2000], away[2000];
+    uint64_t rows, bytes;
+    fixture_new(f, p->backend);
+    struct collection *c = fixture_create(f, "c", p->key);
+    snprintf(staging, sizeof staging, "%s/c/staging", f->dir);
+    snprintf(away, sizeof away, "%s/c/away", f->dir);
+    assert_int_equal(rename(staging, away), 0);
+    for (int i = 0; i < 5; i++) {
+        load_range(f, c, LOAD_UPSERT, i * 100, i * 100 + 100, 0);
+        err_clear(&f->ctx);
+        assert_int_not_equal(collection_seal(c, &f->ctx), ERR_OK);
+    }
+    registry_closed_tails_size(c, c->tail, &rows, &bytes);
+    assert_int_equal(rows, 100);
+    assert_int_equal(wal_number(c->wal), 2);
+    assert_int_equal(rename(away, staging), 0);
+    err_clear(&f->ctx);
+    OK(collection_seal(c, &f->ctx));
+    OK(collection_seal(c, &f->ctx));
+    registry_closed_tails_size(c, c->tail, &rows, &bytes);
+    assert_int_equal(rows, 0);
+    fixture_reopen(f);
+    assert_int_equal(rows_of(fixture_find(f, "c")), 500);
+    fixture_free(f);
+}
+
 static void a_directory_that_lost_its_format_is_refused(void **state)
 {
     struct param *p = *state;
@@ -633,6 +723,9 @@ int main(void)
         a_load_of_a_dropped_collection_leaves_its_namesake_alone,
         sealing_a_dropped_collection_is_no_error,
         half_written_files_go_at_open,
+        an_index_without_its_segment_goes_at_open,
+        a_gap_in_the_log_files_is_damage,
+        sealing_that_fails_closes_no_further_tail,
         a_directory_that_lost_its_format_is_refused,
         writers_share_syncs_and_readers_see_whole_versions,
     };
@@ -652,6 +745,9 @@ int main(void)
         "a_load_of_a_dropped_collection_leaves_its_namesake_alone",
         "sealing_a_dropped_collection_is_no_error",
         "half_written_files_go_at_open",
+        "an_index_without_its_segment_goes_at_open",
+        "a_gap_in_the_log_files_is_damage",
+        "sealing_that_fails_closes_no_further_tail",
         "a_directory_that_lost_its_format_is_refused",
         "writers_share_syncs_and_readers_see_whole_versions",
     };
