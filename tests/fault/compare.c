@@ -64,7 +64,7 @@ static bool tags_match(struct collection *c, const struct page *p)
 {
     for (int i = 0; i < TAGGED; i++) {
         struct err_ctx why;
-        char tag[8];
+        char tag[16];
         uint64_t v = 0;
         err_clear(&why);
         snprintf(tag, sizeof tag, "t%d", i);
