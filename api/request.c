@@ -190,6 +190,13 @@ static inline bool is_named(const char *name, size_t len, const char *known)
     return len == strlen(known) && strcasecmp(name, known) == 0;
 }
 
+/* A header that a request has once, or none of them counts. */
+static void take_once(struct request_head *h, const char **to, const char *name, const char *value)
+{
+    h->repeated = *to ? name : h->repeated;
+    *to = value;
+}
+
 static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const char *name,
                                    const char *value)
 {
@@ -216,19 +223,17 @@ static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind, const cha
         h->authorizations++;
         h->authorization = h->authorizations == 1 ? value : "";
     } else if (is_named(name, len, "Idempotency-Key")) {
-        h->repeated = h->idempotency_key ? name : h->repeated;
-        h->idempotency_key = value;
+        take_once(h, &h->idempotency_key, name, value);
     } else if (is_named(name, len, "Content-Digest")) {
-        h->repeated = h->content_digest ? name : h->repeated;
-        h->content_digest = value;
+        take_once(h, &h->content_digest, name, value);
     } else if (is_named(name, len, "If-Match")) {
-        h->if_match = value;
+        take_once(h, &h->if_match, name, value);
     } else if (is_named(name, len, "If-None-Match")) {
-        h->if_none_match = value;
+        take_once(h, &h->if_none_match, name, value);
     } else if (is_named(name, len, "If-Range")) {
-        h->if_range = value;
+        take_once(h, &h->if_range, name, value);
     } else if (is_named(name, len, "Range")) {
-        h->range = value;
+        take_once(h, &h->range, name, value);
     }
     return MHD_YES;
 }

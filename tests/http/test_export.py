@@ -13,7 +13,7 @@ import numpy as np
 import pandas
 import pytest
 
-from client import NDJSON, Collection, RawExchange, expect, problem, request_head
+from client import NDJSON, Collection, RawExchange, expect, problem, raw, request_head
 from daemon import MEMORY_ALLOWANCE
 
 FEATURES = {
@@ -312,6 +312,14 @@ def test_the_newest_version_by_number_has_the_columns_of_its_commit(collection):
     after = collection.send_export(1, "csv")
     assert (after.body, after.headers["ETag"]) == (before.body, before.headers["ETag"])
     assert list(collection.row(1)["features"]) == ["n", "later"]
+
+
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match", "If-Range", "Range"])
+def test_a_conditional_header_comes_once(every_type, name):
+    path = f"{every_type.path}/versions/1/export.npy"
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    answer = raw(every_type.client, f'{head}{name}: "a"\r\n{name}: "b"\r\n\r\n'.encode())
+    problem(answer, 400, name, "more than once")
 
 
 def test_etags_differ_with_whatever_the_bytes_depend_on(every_type):
