@@ -55,8 +55,8 @@ static enum err nothing_here(const struct target *t, struct err_ctx *ctx)
     if (t->nsegments > 3 && strcmp(t->segments[1].text, "collections") == 0)
         return err_set(ctx, ERR_NOT_FOUND,
                        "a collection has no '%.64s' in this build; it has rows, rows/{key}, "
-                       "rows/delete, loads, count, search, features, index, versions, tags, diff "
-                       "and restore",
+                       "rows/delete, loads, count, search, features, index, versions, tags, diff, "
+                       "restore, compact, vacuum and purge",
                        t->segments[3].text);
     return err_set(ctx, ERR_NOT_FOUND,
                    "there is nothing at this address; GET / says where to look");

@@ -112,6 +112,14 @@ static enum err read_column(struct parser *p, struct operand *o)
     return ERR_OK;
 }
 
+/* 5.0 is 5, however long it is. */
+static void cut_zeros(char *text)
+{
+    char *point = strchr(text, '.');
+    if (point && !point[1 + strspn(point + 1, "0")])
+        *point = '\0';
+}
+
 static enum err read_number(struct parser *p, struct operand *o)
 {
     enum { MOST = 1024 };
@@ -128,7 +136,8 @@ static enum err read_number(struct parser *p, struct operand *o)
                        "filter: the number at character %u is beyond what float64 holds",
                        token_place(p, t));
     o->literal = LITERAL_FLOAT;
-    if (strcspn(text, ".eE") == t->len) {
+    cut_zeros(text);
+    if (!text[strcspn(text, ".eE")]) {
         char *end;
         errno = 0;
         o->i = strtoll(text, &end, 10);
@@ -136,7 +145,7 @@ static enum err read_number(struct parser *p, struct operand *o)
             o->literal = LITERAL_INT;
         else if (o->d == -0x1p63) /* below every int64, and not the least of them */
             o->d = nextafter(o->d, -INFINITY);
-    } else if (o->d == floor(o->d) && fabs(o->d) < 9e15) { /* 5.0 is 5 */
+    } else if (o->d == floor(o->d) && fabs(o->d) < 9e15) { /* 5e0 is 5 */
         o->i = (int64_t)o->d;
         o->literal = LITERAL_INT;
     }

@@ -380,4 +380,6 @@ def test_constants_beyond_int64_equal_no_key(collection):
     assert count(f"key = {-(2**63)}") == 1
     assert count(f"key = {-(2**63) - 1}") == count(f"key = {2**63}") == 0
     assert count(f"key > {-(2**63) - 1}") == count(f"key < {2**63}") == 4
+    assert count(f"key = {2**63 - 1}.0") == count(f"key > {2**63 - 2}.00") == 1
+    assert count(f"key < {2**63 - 1}.0") == 3
     assert count(f"key <= {-(2**63) - 1}") == count(f"key >= {2**63}") == 0
