@@ -130,6 +130,8 @@ struct history_walk {
     struct buf data;     /* the file at hand */
     struct cursor items; /* in it */
     uint64_t covered;    /* numbers up to here are done with */
+    const void *entered; /* base of the file that the last step came into; NULL: it stayed */
+    size_t entered_len;
 };
 
 /* Starts at the newest base that lies before the commit of `version`: *state is the state there.

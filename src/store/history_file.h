@@ -4,7 +4,9 @@
  *
  * The base is the state before the first item; items are log records without their inline rows,
  * which lie in segments by then, each with its number. Files follow each other without a gap in
- * item numbers; they may overlap with what is still in the log, so readers go by the number.
+ * item numbers; they may overlap with what is still in the log, so readers go by the number. Items
+ * go with the base of their own file: a purge that broke off leaves files that name a segment and
+ * its successor for the same rows.
  *
  * A file is written whole and atomically: the last one again and again while it is small. Nothing
  * but the names is read at a start. */

@@ -128,6 +128,22 @@ enum err history_state_init(struct history_state *s, const void *base, size_t n,
     return e;
 }
 
+enum err history_state_go_on(struct history_state *s, const void *base, size_t n,
+                             struct err_ctx *ctx)
+{
+    struct history_state next;
+    RETURN_NOT_OK(history_state_init(&next, base, n, ctx));
+    uint64_t from = s->meta.version, to = next.meta.version;
+    history_state_deinit(from == to ? s : &next);
+    if (from != to)
+        return err_set(ctx, ERR_CORRUPT,
+                       "a history file ends at version %" PRIu64
+                       ", the next one begins at %" PRIu64,
+                       from, to);
+    *s = next;
+    return ERR_OK;
+}
+
 uint64_t history_state_live(const struct history_state *s)
 {
     uint64_t live = 0;

@@ -33,6 +33,9 @@ void history_state_deinit(struct history_state *s);
 WARN_UNUSED enum err history_state_init(struct history_state *s, const void *base, size_t n,
                                         struct err_ctx *ctx);
 uint64_t history_state_live(const struct history_state *s); /* rows that are current */
+/* Goes on from the base of another file, which is the same version. ERR_CORRUPT when it is not. */
+WARN_UNUSED enum err history_state_go_on(struct history_state *s, const void *base, size_t n,
+                                         struct err_ctx *ctx);
 /* Applies a record of any type. ERR_CORRUPT when it contradicts the state. */
 WARN_UNUSED enum err history_state_apply(struct history_state *s, const void *record, size_t n,
                                          struct err_ctx *ctx);

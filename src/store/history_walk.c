@@ -3,7 +3,10 @@
  *
  * A walk takes note of the files, the base and the recent items at its start. What happens
  * meanwhile cannot break it: files are replaced by longer ones with the same beginning, and an item
- * that comes twice is known by its number. A number that is missing is ERR_CORRUPT. */
+ * that comes twice is known by its number. A number that is missing is ERR_CORRUPT.
+ *
+ * Where a walk comes from one file into the next, a state goes on from that one's base: a purge
+ * rewrites file by file, so that the two may name other segments for the same rows. */
 #include "store/history.h"
 
 #include <inttypes.h>
@@ -107,12 +110,15 @@ static enum err next_in_files(struct history_walk *w, struct history_item *item,
             return ERR_OK;
         RETURN_NOT_OK(open_file(w, w->next_file, &f, ctx));
         RETURN_NOT_OK(check_gap(w, f.base_items + 1, ctx));
+        w->entered = f.base_items == w->covered ? f.base : NULL;
+        w->entered_len = f.base_len;
     }
 }
 
 enum err history_walk_next(struct history_walk *w, struct history_item *item, bool *more,
                            struct err_ctx *ctx)
 {
+    w->entered = NULL;
     RETURN_NOT_OK(next_in_files(w, item, more, ctx));
     while (!*more && w->next_recent < w->nrecent) {
         const struct piece *p = w->recent[w->next_recent++];
@@ -158,6 +164,24 @@ static enum err apply_up_to(struct history_walk *w, uint64_t version, struct his
     return ERR_OK;
 }
 
+/* The version goes on in the next file, with the schema that it had. */
+static enum err go_on(const struct history_walk *w, struct history_state *s, struct err_ctx *ctx)
+{
+    if (!w->entered)
+        return ERR_OK;
+    struct schema *schema = schema_acquire(s->schema);
+    bool altered = s->altered;
+    enum err e = history_state_go_on(s, w->entered, w->entered_len, ctx);
+    if (e == ERR_OK) {
+        schema_release(s->schema);
+        s->schema = schema;
+        s->altered = altered;
+    } else {
+        schema_release(schema);
+    }
+    return e;
+}
+
 /* Compactions before the next commit stand for what the version holds. Another schema belongs to
  * the versions after it. */
 static enum err apply_compactions(struct history_walk *w, struct history_state *s,
@@ -168,6 +192,7 @@ static enum err apply_compactions(struct history_walk *w, struct history_state *
         RETURN_NOT_OK(history_walk_next(w, &item, &more, ctx));
         if (!more || kind_of(&item) == RECORD_COMMIT)
             return ERR_OK;
+        RETURN_NOT_OK(go_on(w, s, ctx));
         if (kind_of(&item) == RECORD_COMPACT)
             RETURN_NOT_OK(history_state_apply(s, item.record, item.len, ctx));
     }
@@ -225,12 +250,23 @@ static enum err put_compact(const struct history_item *item, struct buf *ids, st
     return ERR_OK;
 }
 
+static enum err put_base(const void *data, size_t n, struct buf *ids, struct err_ctx *ctx)
+{
+    struct history_base b;
+    RETURN_NOT_OK(history_base_decode(data, n, &b, ctx));
+    put_ids(&b.manifest.segments, ids);
+    history_base_deinit(&b);
+    return ERR_OK;
+}
+
 /* What came after a state, from its next commit on; a compaction before that is in the state. */
 static enum err put_rest(struct history_walk *w, struct buf *ids, struct err_ctx *ctx)
 {
     struct history_item item;
     for (bool more;;) {
         RETURN_NOT_OK(history_walk_next(w, &item, &more, ctx));
+        if (w->entered)
+            RETURN_NOT_OK(put_base(w->entered, w->entered_len, ids, ctx));
         if (!more)
             return ERR_OK;
         if (kind_of(&item) == RECORD_COMMIT)

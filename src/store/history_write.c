@@ -259,18 +259,29 @@ enum err history_open(struct collection *c, struct err_ctx *ctx)
     return files->failed ? err_no_memory(ctx, files->len) : ERR_OK;
 }
 
-/* Every item of a file applies to its base, and so does the next file's. */
-static enum err verify_item(struct collection *c, struct history_state *s,
-                            const struct history_item *item, struct err_ctx *ctx)
+static enum err verify_live(struct collection *c, const struct history_state *s,
+                            struct err_ctx *ctx)
 {
-    uint64_t before = s->meta.version;
-    RETURN_NOT_OK(history_state_apply(s, item->record, item->len, ctx));
     uint64_t live = history_state_live(s);
-    if (s->meta.version == before || live == s->meta.live_rows)
+    if (live == s->meta.live_rows)
         return ERR_OK;
     return err_set(ctx, ERR_CORRUPT,
                    "%s/log: version %" PRIu64 " has %" PRIu64 " rows, but history gives %" PRIu64,
                    c->dir, s->meta.version, s->meta.live_rows, live);
+}
+
+/* Every item of a file applies to its base, which is the version that the file before ends at. */
+static enum err verify_step(struct collection *c, const struct history_walk *w,
+                            struct history_state *s, const struct history_item *item,
+                            struct err_ctx *ctx)
+{
+    if (w->entered) {
+        RETURN_NOT_OK(history_state_go_on(s, w->entered, w->entered_len, ctx));
+        RETURN_NOT_OK(verify_live(c, s, ctx));
+    }
+    uint64_t before = s->meta.version;
+    RETURN_NOT_OK(history_state_apply(s, item->record, item->len, ctx));
+    return s->meta.version == before ? ERR_OK : verify_live(c, s, ctx);
 }
 
 static enum err verify_all(struct collection *c, struct history_walk *w, struct history_state *s,
@@ -280,7 +291,7 @@ static enum err verify_all(struct collection *c, struct history_walk *w, struct 
     for (bool more = true; more;) {
         RETURN_NOT_OK(history_walk_next(w, &item, &more, ctx));
         if (more)
-            RETURN_NOT_OK(verify_item(c, s, &item, ctx));
+            RETURN_NOT_OK(verify_step(c, w, s, &item, ctx));
     }
     if (w->covered <= c->items)
         return ERR_OK;

@@ -8,7 +8,8 @@
  *   COMPACT old -> new   names new on both sides by then: nothing is left of it
  *
  * Threads: the seal lock is held for a file at a time, so that no checkpoint writes it meanwhile.
- * Failure: files before this one are new, it and those after it are old. */
+ * Failure: files before this one are new, it and those after it are old. Each reads as a whole: a
+ * state that goes on into the next file begins with its base (history_walk.c). */
 #include "store/purge.h"
 
 #include "store/collection_internal.h"

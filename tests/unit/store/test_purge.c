@@ -51,13 +51,20 @@ static struct batch *keys_of(struct fixture *f, struct collection *c, const int6
     return b;
 }
 
-static enum err try_purge(struct fixture *f, struct collection *c, struct purge_result *r)
+/* Of the first n keys. */
+static enum err try_purge_some(struct fixture *f, struct collection *c, size_t n,
+                               struct purge_result *r)
 {
-    struct batch *b = keys_of(f, c, purged, NPURGED);
+    struct batch *b = keys_of(f, c, purged, n);
     err_clear(&f->ctx);
     enum err e = collection_purge(c, b, r, &f->ctx);
     batch_free(b);
     return e;
+}
+
+static enum err try_purge(struct fixture *f, struct collection *c, struct purge_result *r)
+{
+    return try_purge_some(f, c, NPURGED, r);
 }
 
 /* Versions in which the keys come, change, go, and come again; sealed, in the tail, compacted. */
@@ -85,6 +92,52 @@ static void fill(struct fixture *f, struct collection *c, int64_t rows)
     load_range(f, c, LOAD_UPSERT, 70, 80, 5);
     OK(collection_seal(c, &f->ctx));
     load_range(f, c, LOAD_UPSERT, 7, 10, MARK + 1);
+}
+
+/* Commits without rows, whose long messages fill a history file; a checkpoint writes it. */
+static void fill_history_file(struct fixture *f, struct collection *c)
+{
+    enum { LONG = 400 << 10 };
+    char *text = malloc(LONG);
+    memset(text, 'm', LONG);
+    text[LONG - 1] = 0;
+    for (int i = 0; i < 3; i++) {
+        struct load_options o = {.mode = LOAD_UPSERT, .expected_version = -1, .message = text};
+        struct commit_result r;
+        struct load *l;
+        OK(load_new(c, &o, &l, &f->ctx));
+        OK(load_commit(l, &r, &f->ctx));
+        load_free(l);
+    }
+    free(text);
+    OK(collection_checkpoint(c, &f->ctx));
+}
+
+/* The same rows over several history files: segments with the keys that outlive a file, and
+ * compactions, alterations and deletions that are the first to happen in the next one. */
+static void fill_files(struct fixture *f, struct collection *c)
+{
+    struct load_options o = {.mode = LOAD_DELETE, .expected_version = -1};
+    struct compact_result cr;
+    struct commit_result r;
+    load_range(f, c, LOAD_UPSERT, 0, 60, 0);
+    OK(collection_seal(c, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 7, 8, MARK);
+    load_range(f, c, LOAD_UPSERT, 60, 100, 2);
+    fill_history_file(f, c);
+    OK(collection_compact(c, &cr, &f->ctx));
+    load_range(f, c, LOAD_UPSERT, 770, 790, MARK);
+    fill_history_file(f, c);
+    OK(try_alter(c, "late", FEATURE_INT64, &f->ctx));
+    OK(collection_compact(c, &cr, &f->ctx));
+    fill_history_file(f, c);
+    struct batch *b = keys_of(f, c, (int64_t[]){7, 9, 12000}, 3);
+    OK(collection_delete_keys(c, b, &o, &r, &f->ctx));
+    batch_free(b);
+    load_range(f, c, LOAD_UPSERT, 7770, 7780, MARK);
+    load_range(f, c, LOAD_UPSERT, 7, 8, MARK + 1);
+    fill_history_file(f, c);
+    load_range(f, c, LOAD_UPSERT, 70, 80, 5);
 }
 
 /* Bytes of the marked row of a key in any file of the collection. */
@@ -251,13 +304,29 @@ static void no_restore_brings_keys_back_meanwhile(void **state)
     fixture_free(f);
 }
 
+/* What may come between: nothing, a vacuum, a purge of other keys. */
+static void do_between(unsigned n, struct fixture *f, struct collection *c)
+{
+    struct vacuum_options keep_all = {.keep_versions = true};
+    struct vacuum_result gone;
+    struct purge_result r;
+    if (n % 4 >= 2)
+        OK(collection_vacuum(c, &keep_all, &gone, &f->ctx));
+    if (n % 8 >= 4 && try_purge_some(f, c, 2, &r) != ERR_OK)
+        fail_msg("call %u, other keys: %s", n, f->ctx.detail);
+    OK(history_verify(c, &f->ctx));
+}
+
 /* One purge whose n-th file operation fails, once or from there on; true when it came that far. */
-static bool break_off_at(unsigned n, struct fixture *f)
+static bool break_off_at(unsigned n, bool files, struct fixture *f)
 {
     struct prints before;
     struct purge_result r;
     struct collection *c = fixture_create(f, "c", KEY_INT64);
-    fill(f, c, 800);
+    if (files)
+        fill_files(f, c);
+    else
+        fill(f, c, 800);
     take_prints_but(f, c, &before, is_purged);
     sweep.for_good = n % 2;
     sweep.at = n;
@@ -269,6 +338,8 @@ static bool break_off_at(unsigned n, struct fixture *f)
     assert_true(struck || e == ERR_OK);
     fixture_reopen(f);
     c = fixture_find(f, "c");
+    OK(history_verify(c, &f->ctx));
+    do_between(n, f, c);
     for (uint64_t v = 1; v <= before.newest; v++) {
         struct hash128 now = version_print_but(f, c, v, is_purged);
         if (memcmp(&now, &before.of[v], sizeof now) != 0)
@@ -277,13 +348,15 @@ static bool break_off_at(unsigned n, struct fixture *f)
     if (try_purge(f, c, &r) != ERR_OK)
         fail_msg("call %u: %s", n, f->ctx.detail);
     expect_purged(f, c, &before);
+    OK(history_verify(c, &f->ctx));
     return struck;
 }
 
-/* After a restart everything reads with the keys or without, and the same purge goes through. */
+/* After a restart everything reads with the keys or without, and the same purge goes through; with
+ * one history file, and with several, of which some are purged and some are not. */
 static void a_purge_that_broke_off_is_done_again(void **state)
 {
-    (void)state;
+    bool files = *(bool *)*state;
     unsigned n = 0;
     for (bool struck = true; struck;) {
         struct fixture fx, *f = &fx;
@@ -292,7 +365,7 @@ static void a_purge_that_broke_off_is_done_again(void **state)
         f->io = sweep_new(f->io);
         sweep.error = EIO;
         fixture_open(f);
-        struck = break_off_at(++n, f);
+        struck = break_off_at(++n, files, f);
         fixture_free(f);
     }
     assert_true(n > 20); /* the seam was really gone through */
@@ -373,6 +446,7 @@ static void a_purge_and_readers_of_old_versions_pass_each_other(void **state)
 int main(void)
 {
     static enum key_type keys[] = {KEY_STRING, KEY_INT64};
+    static bool files[] = {false, true};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(no_version_and_no_file_has_them, &keys[0]),
         cmocka_unit_test_prestate(no_version_and_no_file_has_them, &keys[1]),
@@ -381,7 +455,8 @@ int main(void)
         cmocka_unit_test(versions_list_what_is_left),
         cmocka_unit_test(a_purge_lets_no_version_go),
         cmocka_unit_test(no_restore_brings_keys_back_meanwhile),
-        cmocka_unit_test(a_purge_that_broke_off_is_done_again),
+        cmocka_unit_test_prestate(a_purge_that_broke_off_is_done_again, &files[0]),
+        cmocka_unit_test_prestate(a_purge_that_broke_off_is_done_again, &files[1]),
         cmocka_unit_test(a_purge_and_readers_of_old_versions_pass_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
