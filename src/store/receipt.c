@@ -201,7 +201,21 @@ static bool put(struct receipts *all, const struct receipt *r)
     return true;
 }
 
-/* What a load's opening left is taken over by what its commit adds. */
+/* A key that comes again stands for its last request; a load that had it is still known by its id.
+ */
+static void give_up_key(struct receipts *all, uint32_t number)
+{
+    if (!all->entries[number - 1].r.of_load) {
+        drop(all, number);
+        return;
+    }
+    unlink_chains(all, number);
+    all->entries[number - 1].r.keyed = false;
+    link_chains(all, number);
+}
+
+/* What a load's opening left is taken over by what its commit adds, but for a key that was given
+ * up since. */
 static bool put_merged(struct receipts *all, const struct receipt *r)
 {
     struct receipt merged = *r;
@@ -213,6 +227,8 @@ static bool put_merged(struct receipts *all, const struct receipt *r)
             memcpy(merged.key, old->key, sizeof merged.key);
             memcpy(merged.hash, old->hash, sizeof merged.hash);
         }
+        if (!old->keyed && !old->committed)
+            merged.keyed = false;
         if (!merged.expires_us)
             merged.expires_us = old->expires_us;
         if (old->committed && !merged.committed)
@@ -220,7 +236,7 @@ static bool put_merged(struct receipts *all, const struct receipt *r)
         drop(all, same);
     }
     if (merged.keyed && (same = find_key(all, merged.key)))
-        drop(all, same);
+        give_up_key(all, same);
     while (all->n >= all->max)
         drop(all, all->first);
     return put(all, &merged);
