@@ -458,15 +458,22 @@ enum err catalog_create(struct catalog *cat, const char *name, struct schema *sc
     return e;
 }
 
-/* Ends writes and leaves the last version's number for a successor. */
-static enum err write_tombstone(struct catalog *cat, struct entry *e, struct err_ctx *ctx)
+static enum err write_tombstone(struct catalog *cat, const char *name, uint64_t version,
+                                struct err_ctx *ctx)
 {
     char path[PATH_CAP], text[32];
+    snprintf(text, sizeof text, "%llu\n", (unsigned long long)version);
+    tombstone_path(cat, name, path);
+    return io_write_atomic(cat->io, path, text, strlen(text), ctx);
+}
+
+/* Ends writes and leaves the last version's number for a successor. */
+static enum err end_numbers(struct catalog *cat, struct entry *e, struct err_ctx *ctx)
+{
+    if (!e->c)
+        return e->last_version ? write_tombstone(cat, e->name, e->last_version, ctx) : ERR_OK;
     pthread_mutex_lock(&e->c->commit_lock);
-    unsigned long long version = e->c->head->version;
-    snprintf(text, sizeof text, "%llu\n", version);
-    tombstone_path(cat, e->name, path);
-    enum err rc = io_write_atomic(cat->io, path, text, strlen(text), ctx);
+    enum err rc = write_tombstone(cat, e->name, e->c->head->version, ctx);
     if (rc == ERR_OK) {
         atomic_store(&e->c->dropped, true);
         atomic_store(&e->c->upkeep_cancel, true);
@@ -502,8 +509,7 @@ static enum err drop_entry(struct catalog *cat, struct entry *e, struct table *w
     char path[PATH_CAP], gone[PATH_CAP];
     entry_path(cat, e->name, path);
     random_name(cat, ".dropped-", gone);
-    if (e->c)
-        RETURN_NOT_OK(write_tombstone(cat, e, ctx));
+    RETURN_NOT_OK(end_numbers(cat, e, ctx));
     struct collection *c = e->c ? collection_acquire(e->c) : NULL;
     if (c)
         collection_own_dir(c);

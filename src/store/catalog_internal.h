@@ -14,6 +14,7 @@ struct entry {
     char name[NAME_MAX_BYTES + 1];
     struct collection *c; /* NULL: not open yet, or quarantined when `fault` says so */
     char *fault;
+    uint64_t last_version; /* of one quarantined while it was served; 0 = not known */
     int64_t retry_seal_us;
 };
 

@@ -125,7 +125,11 @@ static void quarantine(struct catalog *cat, const char *name, struct collection 
     pthread_mutex_lock(&cat->lock);
     struct entry *e = catalog_entry(atomic_load(&cat->table), name);
     bool done = out && e && e->c == c && table_change(cat, out, e, &ctx) == ERR_OK;
-    if (done) { /* a drop of the entry would not know of the collection */
+    if (done) { /* a drop of the entry would not know of the collection, but for its last number */
+        pthread_mutex_lock(&c->commit_lock);
+        collection_set_read_only(c, why);
+        out->last_version = c->head->version;
+        pthread_mutex_unlock(&c->commit_lock);
         collection_own_dir(c);
         collection_disown_dir(c, true);
     }

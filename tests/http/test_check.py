@@ -253,6 +253,7 @@ def test_segment_cut_while_it_is_served_quarantines_its_collection_alone(start_d
         key="int64", vector={"dim": 64, "metric": "l2"}, index={"kind": "flat"}
     )
     bad.load_vectors(np.ones((rows, 64), np.float32))
+    version = bad.describe()["version"]
     assert bad.row(rows - 1, features="")["key"] == rows - 1
     (segment,) = (daemon.data / "bad" / "segments").glob("*.seg")
     # the end of the vectors goes, and what stands behind them
@@ -271,4 +272,8 @@ def test_segment_cut_while_it_is_served_quarantines_its_collection_alone(start_d
     assert segment.name in listed["bad"]["detail"] and "offset" in listed["bad"]["detail"]
     assert good.row(1)["features"] == {"n": 1}
     good.load([{"key": 2, "n": 2}])
+    # its numbers are known: one that follows under the name goes on with them
+    expect(daemon.client.delete("/v1/collections/bad"), 204)
+    again = Collection(daemon.client, "bad").create(key="int64", features={"n": "int64"})
+    assert again.load([{"key": 1, "n": 1}])["version"] == version + 1
     assert daemon.alive()
