@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 
+#include "base/hash.h"
 #include "store/catalog.h"
 #include "store/history.h"
 #include "store/load.h"
@@ -39,6 +40,13 @@ struct rotation {
     struct buf kept;     /* u64 */
     struct buf registry; /* struct segment_ref */
     struct tags *tags;   /* a copy */
+};
+
+/* What a vacuum looked at that found every file needed: the same needs no second look. */
+struct surveyed {
+    bool valid;
+    uint64_t items, registry_changes, horizon;
+    struct hash128 kept;
 };
 
 struct collection {
@@ -84,6 +92,7 @@ struct collection {
     uint64_t compact_bytes_max;  /* and the moments of the next tries: */
     int64_t compact_retry_us, retention_us;
     struct buf condemned; /* u64: segments let go by a vacuum, whose files are still there */
+    struct surveyed surveyed;
 
     pthread_rwlock_t dir_lock;
     bool detached; /* under the dir lock: what is at `dir` is another's, or nothing */

@@ -216,17 +216,27 @@ enum err history_state_at(struct collection *c, uint64_t version, struct history
 
 /* ---- which segments versions need ---- */
 
+/* Commits one after the other name the same tail. */
+static void put_id(uint64_t id, struct buf *ids)
+{
+    uint64_t last;
+    if (ids->len)
+        memcpy(&last, ids->data + ids->len - sizeof last, sizeof last);
+    if (!ids->len || last != id)
+        buf_put(ids, &id, sizeof id);
+}
+
 static void put_ids(const struct buf *segments, struct buf *ids)
 {
     const struct segment_ref *refs = (const struct segment_ref *)segments->data;
     for (size_t i = 0; i < segments->len / sizeof *refs; i++)
-        buf_put(ids, &refs[i].id, sizeof refs[i].id);
+        put_id(refs[i].id, ids);
 }
 
 static void put_state(const struct history_state *s, struct buf *ids)
 {
     for (size_t i = 0; i < s->n; i++)
-        buf_put(ids, &s->entries[i].ref.id, sizeof s->entries[i].ref.id);
+        put_id(s->entries[i].ref.id, ids);
 }
 
 static enum err put_commit(const struct history_item *item, struct buf *ids, struct err_ctx *ctx)
@@ -236,7 +246,7 @@ static enum err put_commit(const struct history_item *item, struct buf *ids, str
     put_ids(&r.segments, ids);
     put_ids(&r.target.segments, ids);
     if (r.ninline)
-        buf_put(ids, &r.tail_id, sizeof r.tail_id);
+        put_id(r.tail_id, ids);
     commit_record_deinit(&r);
     return ERR_OK;
 }

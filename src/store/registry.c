@@ -70,6 +70,7 @@ static void insert(struct registry *r, struct registered one)
     memmove(r->list + at + 1, r->list + at, (r->n - at) * sizeof *r->list);
     r->list[at] = one;
     r->n++;
+    r->changes++;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -91,6 +92,14 @@ void registry_add_closed(struct collection *c, const struct segment_ref *ref)
     insert(&c->registry, (struct registered){*ref, NULL});
 }
 
+uint64_t registry_changes(struct collection *c)
+{
+    pthread_mutex_lock(&c->registry.lock);
+    uint64_t changes = c->registry.changes;
+    pthread_mutex_unlock(&c->registry.lock);
+    return changes;
+}
+
 bool registry_has(struct collection *c, uint64_t id)
 {
     pthread_mutex_lock(&c->registry.lock);
@@ -107,6 +116,7 @@ void registry_replace(struct collection *c, struct segment *file)
     if (at) {
         before = at->segment;
         *at = (struct registered){ref_of(file), segment_acquire(file)};
+        c->registry.changes++;
     }
     pthread_mutex_unlock(&c->registry.lock);
     segment_release(before);
@@ -122,6 +132,7 @@ void registry_remove(struct collection *c, const uint64_t *ids, size_t n)
         if (at) {
             before = at->segment;
             r->n--;
+            r->changes++;
             memmove(at, at + 1, (size_t)(r->list + r->n - at) * sizeof *at);
         }
         pthread_mutex_unlock(&r->lock);

@@ -26,6 +26,7 @@ struct registry {
     pthread_mutex_t lock;
     struct registered *list; /* ascending by id */
     size_t n, cap;
+    uint64_t changes; /* so far */
 };
 
 void registry_init(struct registry *r);
@@ -37,6 +38,7 @@ WARN_UNUSED enum err registry_reserve(struct collection *c, size_t n, struct err
 void registry_add(struct collection *c, struct segment *s);
 /* A segment that is not opened yet, within the reservation. */
 void registry_add_closed(struct collection *c, const struct segment_ref *ref);
+uint64_t registry_changes(struct collection *c); /* a number that every change raises */
 bool registry_has(struct collection *c, uint64_t id);
 /* The file of a sealed tail takes the tail's place. */
 void registry_replace(struct collection *c, struct segment *file);

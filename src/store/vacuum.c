@@ -42,6 +42,7 @@ struct vacuum {
     struct buf removed;        /* u64: segments that no kept version needs */
     uint64_t bytes;            /* of their files */
     uint64_t restores;         /* before the survey: one since may need some of `removed` */
+    struct surveyed seen;      /* what the survey is of */
 };
 
 static void vacuum_deinit(struct vacuum *v)
@@ -112,7 +113,7 @@ static enum err find_horizon(struct vacuum *v, const struct vacuum_options *o, s
     struct retention keep = limits_of(v->c, o);
     uint64_t by_count = keep.versions ? keep.versions : 1, by_time = UINT64_MAX;
     uint64_t horizon = v->newest >= by_count ? v->newest - by_count + 1 : 0;
-    if (keep.hours)
+    if (keep.hours && horizon > v->old_horizon)
         RETURN_NOT_OK(first_by_time(v->c, keep.hours, &by_time, ctx));
     if (by_time < horizon)
         horizon = by_time;
@@ -180,6 +181,23 @@ static uint64_t segment_bytes(const struct collection *c, uint64_t id)
     return file_bytes(seg) + file_bytes(ann);
 }
 
+/* With the commit lock. */
+static void note_seen(struct vacuum *v)
+{
+    v->seen = (struct surveyed){.valid = true,
+                                .items = v->c->items,
+                                .registry_changes = registry_changes(v->c),
+                                .horizon = v->horizon,
+                                .kept = hash128(v->kept.data, v->kept.len)};
+}
+
+static bool seen_before(const struct vacuum *v)
+{
+    const struct surveyed *a = &v->seen, *b = &v->c->surveyed;
+    return b->valid && a->items == b->items && a->registry_changes == b->registry_changes &&
+           a->horizon == b->horizon && memcmp(&a->kept, &b->kept, sizeof a->kept) == 0;
+}
+
 /* Files of the registry that kept versions don't need. What came after `before` is left alone. */
 static enum err find_removable(struct vacuum *v, struct err_ctx *ctx)
 {
@@ -209,10 +227,16 @@ static enum err survey(struct vacuum *v, const struct vacuum_options *o, struct 
     pthread_mutex_lock(&v->c->commit_lock);
     find_kept(v, &v->kept);
     v->restores = v->c->restores;
+    note_seen(v);
     pthread_mutex_unlock(&v->c->commit_lock);
     if (v->kept.failed || v->old_kept.failed)
         return err_no_memory(ctx, v->kept.len);
-    return find_removable(v, ctx);
+    if (seen_before(v))
+        return ERR_OK;
+    RETURN_NOT_OK(find_removable(v, ctx));
+    if (length(&v->removed) == 0)
+        v->c->surveyed = v->seen;
+    return ERR_OK;
 }
 
 /* ---- the record ---- */

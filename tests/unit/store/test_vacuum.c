@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "store/collection_internal.h"
 #include "store/upkeep_internal.h"
+#include "sweep.h"
 #include "versions.h"
 
 static void load_and_seal(struct fixture *f, struct collection *c, int64_t from, int64_t to,
@@ -93,6 +94,36 @@ static void what_is_kept_does_not_change(void **state)
     fixture_reopen(f);
     expect_prints(f, fixture_find(f, "c"), &before, 12);
     assert_int_equal(files(f), 1);
+    fixture_free(f);
+}
+
+static unsigned calls_of_a_pass(struct fixture *f, struct collection *c)
+{
+    atomic_store(&sweep.calls, 0);
+    vacuum(f, c, 0, false);
+    return atomic_load(&sweep.calls);
+}
+
+static void a_pass_over_what_was_seen_reads_nothing(void **state)
+{
+    (void)state;
+    struct fixture fx, *f = &fx;
+    bool created;
+    fixture_new(f, IO_POSIX);
+    catalog_close(f->cat);
+    f->io = sweep_new(f->io);
+    fixture_open(f);
+    struct collection *c = fixture_create(f, "c", KEY_INT64);
+    fill(f, c);
+    OK(collection_checkpoint(c, &f->ctx));
+    assert_true(calls_of_a_pass(f, c) > 0);
+    assert_int_equal(calls_of_a_pass(f, c), 0);
+    load_and_seal(f, c, 0, 10, 77);
+    assert_true(calls_of_a_pass(f, c) > 0);
+    assert_int_equal(calls_of_a_pass(f, c), 0);
+    OK(collection_tag_set(c, "t", 2, &created, &f->ctx));
+    OK(collection_checkpoint(c, &f->ctx));
+    assert_int_equal(vacuum(f, c, 1, false).versions, 11); /* another horizon */
     fixture_free(f);
 }
 
@@ -225,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(what_is_kept_does_not_change, &keys[0]),
         cmocka_unit_test_prestate(what_is_kept_does_not_change, &keys[1]),
+        cmocka_unit_test(a_pass_over_what_was_seen_reads_nothing),
         cmocka_unit_test(a_pinned_version_stays_while_it_is_read),
         cmocka_unit_test(hours_keep_what_versions_do_not),
         cmocka_unit_test(readers_keep_what_they_opened),
