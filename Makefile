@@ -88,6 +88,9 @@ schemathesis: all ## hold the server against its OpenAPI document for CONTRACT_S
 bench: all $(BUILD)/deps-bench.ok $(BUILD)/bench/search_direct $(BUILD)/bench/filter_rows ## measure loads, commits, versions, searches, fetches, memory, start-up; beside Redis and the disk
 	BUILD=$(BUILD) sh bench/run.sh
 
+bench-peers: all $(BUILD)/bench/peers/engine ## the same searches by hnswlib, FAISS, usearch and others; PEERS_ROWS=1000000 SETS="mnist clustered"
+	BUILD=$(BUILD) CC="$(CC)" CXX="$(CXX)" sh bench/peers.sh $(SETS)
+
 lint: ## check format, layers and marks; run the static analyser
 	sh scripts/setup.sh lint
 	BUILD=$(BUILD) FAISS_CPPFLAGS="$(FAISS_CPPFLAGS)" sh scripts/lint.sh
@@ -177,6 +180,6 @@ $(BUILD)/commit: FORCE
 	echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" > $@
 
 -include $(OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(MAIN:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
-.PHONY: all demo check check-fault asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench install uninstall lint format clean help FORCE
+.PHONY: all demo check check-fault asan tsan soak unit fuzz fuzz-build fuzz-seeds schemathesis bench bench-peers install uninstall lint format clean help FORCE
 .PRECIOUS: $(BUILD)/deps-%.ok
 .DELETE_ON_ERROR:

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REQUEST_BYTES_MAX = 256 * 1024 };
+enum { REQUEST_BYTES_MAX = 512 * 1024 };
 
 struct body {
     const uint8_t *data;
