@@ -65,6 +65,7 @@ soak: ## under ASan: SOAK_ROUNDS=200 kills, MODEL_STEPS=1000 of the model, then 
 check-fault: $(TESTS) ## each failing call, flipped bits, power cuts (POWER_CUT_RUNS=40 from POWER_CUT_SEED=1)
 	FAULT_STRIDE=1 $(BUILD)/tests/fault/test_io_faults
 	FAULT_STRIDE=1 $(BUILD)/tests/fault/test_memory_faults
+	FAULT_STRIDE=1 $(BUILD)/tests/store/test_purge
 	DAMAGE_FLIPS=1000 $(BUILD)/tests/fault/test_damage
 	POWER_CUT_RUNS=$(or $(POWER_CUT_RUNS),40) $(BUILD)/tests/fault/test_power_cut
 

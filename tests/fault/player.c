@@ -103,7 +103,8 @@ static void apply_sync(struct player *p, size_t sync_at)
             content_apply(&p->files[e->node], e);
         }
     }
-    memcpy(p->pending, kept, n * sizeof *kept);
+    if (n)
+        memcpy(p->pending, kept, n * sizeof *kept);
     p->npending = n;
     free(kept);
 }
