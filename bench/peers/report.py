@@ -1,6 +1,7 @@
 """What run.py measured, as a table and as a recall-QPS plot."""
 
 MARKS = "os^vDP*X<>"
+BUSY = 3
 
 
 def _rate(value):
@@ -37,6 +38,10 @@ def table(result):
             f"{name:16}  {cells[0]} |  {cells[1]} | {at['p50_us']:7.0f} {at['p99_us']:7.0f} |"
             f" {peer['searchable_s']:7.1f} {peer['build_cpu_s']:6.1f} | {peer['memory_per_vector']:8.0f}"
             f" {peer['disk_per_vector']:6.0f}"
+        )
+    if result["load_average"] > BUSY:
+        print(
+            f"other work ran here too (load average {result['load_average']:.1f}): trust ratios only"
         )
     for name, why in sorted(result["absent"].items()):
         print(f"{name:16}  not measured: {why}")

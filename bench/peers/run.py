@@ -62,6 +62,7 @@ class Run:
         self.missing = absent  # package -> why it can't be had
         self.absent = dict(absent)  # peer -> why it is not measured
         self.peers, self.ladders = {}, {}
+        self.busy = 0.0  # the highest load average; this run alone makes 2
         self.figures = {}  # peer -> what is known of it
         self.points = {}  # peer -> {effort: {"recall", "one": [...], "batch": [...]}}
 
@@ -156,7 +157,8 @@ class Run:
         self.each(self.choose)
         for number in range(ROUNDS):
             self.each(self.round)
-            say(f"  round {number + 1} of {ROUNDS} (load average {os.getloadavg()[0]:.1f})")
+            self.busy = max(self.busy, os.getloadavg()[0])
+            say(f"  round {number + 1} of {ROUNDS}")
         self.each(self.weigh)
 
     def close(self):
@@ -180,6 +182,7 @@ class Run:
             "batch": BATCH,
             "rounds": ROUNDS,
             "reference": REFERENCE,
+            "load_average": self.busy,
             "peers": peers,
             "absent": self.absent,
         }
