@@ -140,6 +140,7 @@ $(BUILD)/tests/%: tests/unit/%.c $(OBJ) $(BUILD)/deps-test.ok
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $(LDFLAGS) $< $(OBJ) -o $@ $(LIBS) -lcmocka
 
 $(FAULT_OBJ): CPPFLAGS += -Itests
+$(FAULT_OBJ): | $(BUILD)/deps-test.ok
 $(BUILD)/tests/fault/%: tests/fault/%.c $(OBJ) $(FAULT_OBJ) $(BUILD)/deps-test.ok
 	mkdir -p $(@D)
 	echo "test $<"
