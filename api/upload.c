@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 
-enum { CHUNK_BYTES = 256 << 10, CHUNKS = 4, CHUNK_ALIGN = 64 };
+enum { CHUNK_BYTES = 256 << 10, CHUNKS = 4, CHUNK_ALIGN = 64, ONE_CHUNK_BYTES = 1 << 20 };
 enum { READS_COUNT_US = 20000, YIELD_US = 2000 };
 
 struct chunk {
@@ -82,7 +82,7 @@ static void size_ring(struct upload *u, uint64_t length, size_t row)
 {
     u->chunk_bytes = row ? CHUNK_BYTES / row * row : CHUNK_BYTES;
     u->nchunks = CHUNKS;
-    if (length && length <= u->chunk_bytes) {
+    if (length && length <= ONE_CHUNK_BYTES) {
         u->chunk_bytes = length;
         u->nchunks = 1;
     }
@@ -95,7 +95,8 @@ enum err upload_new(struct service *s, struct collection *c, const struct intake
     if (!u)
         return err_no_memory(ctx, sizeof *u);
     size_ring(u, o->length, row_bytes);
-    enum err e = service_reserve(s, 0, (uint64_t)u->nchunks * u->chunk_bytes, ctx);
+    uint64_t more = u->nchunks > 1 ? ONE_CHUNK_BYTES : 0; /* to come: a large body */
+    enum err e = service_reserve(s, more, (uint64_t)u->nchunks * u->chunk_bytes, ctx);
     if (e == ERR_OK && (e = intake_new(s, c, o, &u->intake, ctx)) != ERR_OK)
         service_unreserve(s, (uint64_t)u->nchunks * u->chunk_bytes);
     if (e != ERR_OK) {
