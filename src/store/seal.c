@@ -241,29 +241,43 @@ static enum err rotate_locked(struct collection *c, struct err_ctx *ctx)
 }
 
 /* A tail closed by an alteration is worth it too; one closed by a rotation whose checkpoint is
- * still to be written is not. After a failure what waits is written first: the active tail fills up
- * meanwhile, and commits wait for it. */
+ * still to be written is not. */
 static bool worth_rotating(struct collection *c)
 {
-    if (c->seal_err != ERR_OK && has_closed_tail(c))
-        return false;
     return tail_rows(c->tail) || wal_bytes(c->wal) > LOG_BYTES_SOFT || c->checkpoint_due ||
            recent_commits(c) >= IDLE_COMMITS || (!c->rotated && has_closed_tail(c));
 }
 
 /* ---- the whole ---- */
 
+/* The next log file is made where the collection's directory is, which a drop may move away. */
+static enum err rotate(struct collection *c, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(collection_enter_dir(c, ctx));
+    wal_prepare(c->wal);
+    collection_leave_dir(c);
+    pthread_mutex_lock(&c->commit_lock);
+    enum err e = rotate_locked(c, ctx);
+    pthread_mutex_unlock(&c->commit_lock);
+    if (collection_enter_dir(c, NULL) == ERR_OK) {
+        wal_unprepare(c->wal); /* of a rotation that was refused */
+        collection_leave_dir(c);
+    }
+    return e;
+}
+
+/* Tails that wait since a sealing failed go first: while that goes on failing no further one is
+ * closed, the active tail fills up, and commits wait for room. */
 static enum err seal_locked(struct collection *c, struct err_ctx *ctx)
 {
-    wal_prepare(c->wal);
     pthread_mutex_lock(&c->commit_lock);
-    enum err e = worth_rotating(c) ? rotate_locked(c, ctx) : ERR_OK;
+    bool rotates = worth_rotating(c);
     pthread_mutex_unlock(&c->commit_lock);
-    if (e == ERR_OK)
-        e = seal_closed_tails(c, ctx);
-    if (e == ERR_OK && c->rotated)
-        e = checkpoint_write(c, ctx);
-    return e;
+    RETURN_NOT_OK(seal_closed_tails(c, ctx));
+    if (rotates)
+        RETURN_NOT_OK(rotate(c, ctx));
+    RETURN_NOT_OK(seal_closed_tails(c, ctx));
+    return c->rotated ? checkpoint_write(c, ctx) : ERR_OK;
 }
 
 enum err collection_seal(struct collection *c, struct err_ctx *ctx)

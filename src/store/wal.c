@@ -34,7 +34,6 @@ enum {
     GROUP_BYTES_MAX = 1 << 30,
     GATHER_US_MAX = 2000,
     SPARE_STEP = 256 << 10, /* commits sync in between */
-    SPARE_MAX = 64 << 20,
 };
 
 METRIC_HISTOGRAM(sync_time, "loadstone_log_sync_duration_seconds",
@@ -64,7 +63,7 @@ struct wal *wal_alloc(struct io *io, const char *dir, const uint8_t id[16])
     return w;
 }
 
-static void drop_spare(struct wal *w)
+void wal_unprepare(struct wal *w)
 {
     char temp[4200];
     struct err_ctx why;
@@ -81,7 +80,7 @@ void wal_close(struct wal *w)
 {
     if (!w)
         return;
-    drop_spare(w);
+    io_file_close(w->spare);
     io_file_close(w->file);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->gathered);
@@ -155,15 +154,15 @@ void wal_prepare(struct wal *w)
     uint64_t used = wal_bytes(w);
     if (used <= PREALLOCATE_MIN)
         return;
-    drop_spare(w);
+    wal_unprepare(w);
     wal_path(w->dir, w->number + 1, "log.tmp", temp, sizeof temp);
     (void)!io_unlink(w->io, temp, &why); /* of a rotation that failed */
     if (io_file_open(w->io, temp, IO_CREATE_EXCL, &w->spare, &why) != ERR_OK)
         return;
-    uint64_t ahead = used + used / 4 < SPARE_MAX ? used + used / 4 : SPARE_MAX;
+    uint64_t ahead = used + used / 4 < PREALLOCATE_MAX ? used + used / 4 : PREALLOCATE_MAX;
     w->spare_allocated = round_up(ahead, SPARE_STEP);
     if (fill_zeros(w->spare, w->spare_allocated, &why) != ERR_OK)
-        drop_spare(w);
+        wal_unprepare(w);
 }
 
 /* As start_file, with the spare in place of a new file. */
@@ -180,7 +179,7 @@ static enum err start_spare(struct wal *w, struct err_ctx *ctx)
     if (e == ERR_OK)
         e = io_sync_dir(w->io, w->dir, ctx);
     if (e != ERR_OK) {
-        drop_spare(w);
+        wal_unprepare(w);
         return e;
     }
     struct io_file *f = w->spare;

@@ -48,6 +48,8 @@ bool wal_durable(struct wal *w, uint64_t ticket);
 /* Makes the file that the next rotation begins, filled with zeros, when the current one has grown;
  * what cannot be done here the rotation does itself. Not beside another of these two. */
 void wal_prepare(struct wal *w);
+/* Removes it again, if there is one that no rotation took. */
+void wal_unprepare(struct wal *w);
 /* Makes everything queued durable, then goes on in a new file; *number is the new file's. */
 WARN_UNUSED enum err wal_rotate(struct wal *w, uint64_t *number, struct err_ctx *ctx);
 uint64_t wal_number(const struct wal *w);

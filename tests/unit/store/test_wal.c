@@ -119,10 +119,13 @@ static void a_busy_log_goes_on_in_a_file_made_ahead(void **state)
     assert_int_equal(fstat(fd, &st), 0);
     close(fd);
     assert_int_equal(st.st_size, size); /* nothing was filled since */
-    wal_prepare(w);
-    wal_close(w);
     wal_path(f->dir, 3, "log.tmp", temp, sizeof temp);
-    assert_int_equal(stat(temp, &st), -1); /* goes with the log */
+    wal_prepare(w);
+    assert_int_equal(stat(temp, &st), 0);
+    wal_unprepare(w);
+    assert_int_equal(stat(temp, &st), -1);
+    wal_unprepare(w);
+    wal_close(w);
     OK(reopen(f, 1, &w, &s));
     assert_int_equal(s.n, 1 + 8 + 1 + 8);
     wal_close(w);
