@@ -92,9 +92,12 @@ enum err rows_answer(struct request *r, struct err_ctx *ctx)
     RETURN_NOT_OK(upload_result(r->upload, &out, ctx));
     if (out.running) {
         RETURN_NOT_OK(wait_s_read(r, &wait_s, ctx));
-        return load_answer(r, out.running, wait_s, ctx);
+        RETURN_NOT_OK(load_answer(r, out.running, wait_s, ctx));
+        if (r->waits_for && !r->waited)
+            return ERR_OK; /* it runs on, and is looked at again */
+    } else {
+        commit_result_write(r, &out.result, out.event_time);
     }
-    commit_result_write(r, &out.result, out.event_time);
     metric_observe_us(&load_time, 0, clock_mono_us() - r->started_us);
     return ERR_OK;
 }

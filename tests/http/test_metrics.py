@@ -99,6 +99,13 @@ def test_requests_count_by_route_and_class(client, collection):
     assert "nowhere" not in after.text
 
 
+def test_a_load_that_is_waited_for_counts_once(client, collection):
+    collection.create(key="int64", vector={"dim": 64, "metric": "l2"}, index={"kind": "flat"})
+    before = Samples(client)
+    collection.load_vectors(np.zeros((40000, 64), np.float32))  # 10 MB: committed by another thread
+    assert Samples(client).since(before, "loadstone_load_duration_seconds_count") == 1
+
+
 def test_work_is_counted_by_what_it_did(client, collection):
     collection.create(key="int64", vector={"dim": 4, "metric": "l2"}, features={"n": "int64"})
     before = Samples(client)
