@@ -29,7 +29,7 @@ from service import (
 )
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
-PARTS = 16
+PARTS = int(os.environ.get("BENCH_PARTS", 16))
 AIM, MEMORY_AIM = 0.85, 0.5
 
 

@@ -5,7 +5,7 @@
 #                [upsert_rate] [group_commit] [many_versions] [old_version] [refresh_search]
 #                [export_rate]
 # BENCH_ROWS (1000000), BENCH_KEYS (5000000), BENCH_ROUNDS, BENCH_SECONDS, BENCH_STARTS,
-# BENCH_JSON_MB, BENCH_VERSIONS, BENCH_SERIAL and PYTHON may be set. Everything lies under
+# BENCH_JSON_MB, BENCH_VERSIONS, BENCH_SERIAL, BENCH_PARTS and PYTHON may be set. Everything lies under
 # $BUILD/bench; the indexed million and the features are kept there for the next run.
 set -eu
 cd "$(dirname "$0")/.."

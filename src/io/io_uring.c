@@ -2,7 +2,7 @@
  * its sync. Everything else is the posix backend's: a ring makes a single call no faster.
  *
  *   lane   [ ring | 9 buffers of 1 MiB, registered ]    one a stream; idle ones wait for the next
- *            16 in flight, one being filled
+ *             8 in flight, one being filled
  *          beyond the fourth stream at once: 5 buffers. Together they keep the disk as busy, and
  *          many parts of a load at once take little more memory than a few
  *   pair   [ ring of 4 ]   write --link--> fsync(DATASYNC)    one a call; idle ones wait

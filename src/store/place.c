@@ -192,6 +192,8 @@ enum err load_merge(struct load_input *in, struct err_ctx *ctx)
         RETURN_NOT_OK(load_check_cancel(in, ctx));
         enum err e = merge_group(in, from, n, ctx);
         if (e == ERR_NO_SPACE) { /* the files do as they are; compaction comes back to them */
+            log_warn("collection %s: no room on the disk to merge %zu files of a load: %s",
+                     collection_name(in->c), n, ctx->detail);
             err_clear(ctx);
             return ERR_OK;
         }

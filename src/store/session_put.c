@@ -163,7 +163,8 @@ static enum err compare(const struct session_put *p, const struct part *there,
 {
     if (there->bytes != bytes || memcmp(&there->digest, &digest, sizeof digest) != 0)
         return err_set(ctx, ERR_CONFLICT,
-                       "part '%.200s' is there with other bytes: give this one another name, and "
+                       "part '%.200s' is there with other bytes, or from another first_key: give "
+                       "this one another name, and "
                        "commit with the list of those that count",
                        p->name);
     *out = (struct session_part){p->name, p->name_len, there->rows, bytes, digest};

@@ -9,7 +9,6 @@
  * log; nothing is lost, only late. */
 #include <errno.h>
 #include <pthread.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/epoch.h"
@@ -21,7 +20,7 @@ enum {
     TICK_MS = 1000,
     RETRY_US = 60 * 1000 * 1000,
     RETENTION_US = 30 * 1000 * 1000,
-    UPKEEP_WAIT_S = 30,
+    UPKEEP_WAIT_MS = 30 * 1000,
     UPKEEP_WAITING_MAX = 4,
 };
 
@@ -37,11 +36,10 @@ struct snapshot *collection_newest(struct collection *c)
 
 enum err upkeep_begin(struct collection *c, struct err_ctx *ctx)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += UPKEEP_WAIT_S;
+    struct timespec until = clock_after_ms(UPKEEP_WAIT_MS);
     bool first_few = atomic_fetch_add(&c->upkeep_waiting, 1) < UPKEEP_WAITING_MAX;
-    int failed = first_few ? pthread_mutex_timedlock(&c->upkeep_lock, &until) : EBUSY;
+    int failed =
+        first_few ? pthread_mutex_clocklock(&c->upkeep_lock, CLOCK_MONOTONIC, &until) : EBUSY;
     atomic_fetch_sub(&c->upkeep_waiting, 1);
     if (failed)
         return err_set(ctx, ERR_BUSY,

@@ -5,6 +5,7 @@ test process (PR_SET_PDEATHSIG), so that an aborted run leaves nothing behind. S
 main thread only: the death signal belongs to the thread that forked.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -149,5 +150,8 @@ class Daemon:
         return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.M)[1]) * 1024
 
     def children(self):
-        path = Path(f"/proc/{self.process.pid}/task")
-        return [int(p) for t in path.iterdir() for p in (t / "children").read_text().split()]
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+                found += [int(p) for p in (task / "children").read_text().split()]
+        return found
