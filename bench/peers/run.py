@@ -228,6 +228,9 @@ def main():
     options = parser.parse_args()
     absent = read_absent(options.absent)
     wanted = os.environ.get("PEERS", "").split()
+    known = (REFERENCE, *LIBRARIES, DIRECT, HTTP)
+    if unknown := [name for name in wanted if name not in known]:
+        sys.exit(f"PEERS: {', '.join(unknown)}: there is no such peer; known: {', '.join(known)}")
     results = []
     for name in options.hdf5 + (options.sets or ([] if options.hdf5 else ["mnist", "clustered"])):
         try:

@@ -16,8 +16,7 @@ import numpy as np
 
 K, QUERIES, BLOCK_QUERIES, CANDIDATES = 10, 2000, 100, 50
 TIE = 1e-3  # a hit counts when it is at most this much farther than the true k-th
-REPO = Path(__file__).resolve().parents[2]
-MNIST_DIR = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist-784"))
+MNIST_DIR = os.environ.get("MNIST_DIR")
 
 
 class NotThere(Exception):
@@ -33,7 +32,9 @@ def _u8bin(path):
 
 
 def mnist():
-    return _u8bin(MNIST_DIR / "base.u8bin.gz"), _u8bin(MNIST_DIR / "query.u8bin.gz")
+    if not MNIST_DIR:
+        raise NotThere("MNIST_DIR does not name the directory of base.u8bin.gz and query.u8bin.gz")
+    return tuple(_u8bin(Path(MNIST_DIR) / f"{name}.u8bin.gz") for name in ("base", "query"))
 
 
 def clustered(rows, dim=128, centres=2000, spread=0.6):
@@ -58,14 +59,21 @@ def hdf5(path):
         return f["train"][:].astype("<f4"), f["test"][:].astype("<f4")
 
 
+def read(name, rows):
+    if Path(name).suffix in (".hdf5", ".h5"):
+        if not Path(name).exists():
+            raise NotThere("there is no such file")
+        return hdf5(name)
+    known = {"mnist": mnist, "clustered": lambda: clustered(rows)}
+    if name not in known:
+        raise NotThere(f"sets are {', '.join(known)} and .hdf5 files behind --hdf5")
+    return known[name]()
+
+
 class Set:
     def __init__(self, name, work, rows):
         self.name = Path(name).stem
-        base, queries = (
-            hdf5(name)
-            if Path(name).suffix in (".hdf5", ".h5")
-            else {"mnist": mnist, "clustered": lambda: clustered(rows)}[name]()
-        )
+        base, queries = read(name, rows)
         self.base = np.ascontiguousarray(base[:rows])
         self.queries = np.ascontiguousarray(queries[:QUERIES])
         self.rows, self.dim = self.base.shape
