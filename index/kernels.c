@@ -29,15 +29,22 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 /* Best first. */
-static const char *const kernel_names[] = {"avx512", "avx2", "scalar"};
+static const char *const kernel_names[] = {"avx512vnni", "avx512", "avx2", "scalar"};
 
 const struct kernels *kernels_find(const char *name)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (strcmp(name, "avx512vnni") == 0)
+        return has_avx512vnni() ? &kernels_avx512vnni : NULL;
     if (strcmp(name, "avx512") == 0)
         return has_avx512() ? &kernels_avx512 : NULL;
     if (strcmp(name, "avx2") == 0)
@@ -63,7 +70,8 @@ enum err kernels_init(struct err_ctx *ctx)
         found = kernels_find(forced);
         if (!name_known(forced))
             return err_set(ctx, ERR_INVALID,
-                           "LOADSTONE_ISA is \"%s\": use auto, avx512, avx2 or scalar", forced);
+                           "LOADSTONE_ISA is \"%s\": use auto, avx512vnni, avx512, avx2 or scalar",
+                           forced);
         if (!found)
             return err_set(ctx, ERR_INVALID,
                            "LOADSTONE_ISA (or --isa) asks for %s, which this processor does not "

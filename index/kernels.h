@@ -1,18 +1,24 @@
-/* Distance kernels on float32, picked at run time for the processor: AVX-512, AVX2 or plain C.
+/* Distance kernels on float32 and on codes, picked at run time for the processor: AVX-512 with or
+ * without VNNI, AVX2 or plain C.
  *
  * Shapes: x and y are d floats at any alignment; the _4 forms measure one x against four rows at
  * once and give each row the same bits wherever it stands among the four. Sums run in float: a
  * result differs from the exact one by at most kernels_error(d) times the sum of the magnitudes of
- * the terms. Norms are squared. */
+ * the terms. Norms are squared.
+ *
+ * The code_ forms measure 7-bit codes (codes.h) in whole numbers, exactly: the same on every
+ * processor. There d is a multiple of 64 and the sums stay below 2^31 up to the largest dimension.
+ * Codes above 127, which only a damaged file holds, give some number. */
 #ifndef LOADSTONE_INDEX_KERNELS_H
 #define LOADSTONE_INDEX_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
 struct kernels {
-    const char *name; /* "avx512", "avx2", "scalar" */
+    const char *name; /* "avx512vnni", "avx512", "avx2", "scalar" */
     float (*l2sqr)(const float *x, const float *y, size_t d);
     float (*dot)(const float *x, const float *y, size_t d);
     /* x . y, and y . y in *norm. */
@@ -21,6 +27,10 @@ struct kernels {
     void (*dot_4)(const float *x, const float *const y[4], size_t d, float out[4]);
     void (*dot_norm_4)(const float *x, const float *const y[4], size_t d, float dot[4],
                        float norm[4]);
+    /* Sum of (q[i] - c[i])^2, both 0..127. */
+    void (*code_l2_4)(const uint8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
+    /* Sum of q[i] * c[i], q in -127..127. */
+    void (*code_dot_4)(const int8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
 };
 
 /* The kernels in use: plain C until kernels_init, which runs before any other thread. */
@@ -39,7 +49,7 @@ double kernels_error(size_t d);
 
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512vnni;
 #endif
 
 #endif

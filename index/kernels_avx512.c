@@ -1,5 +1,6 @@
 /* The kernels for AVX-512: sixteen floats at a time, the end of a row by masked loads (a masked
- * lane is not read, so a row may end at the last byte of a page).
+ * lane is not read, so a row may end at the last byte of a page). A second table has the kernels on
+ * codes for processors with VNNI.
  *
  * Threads: pure functions. Failure: none; kernels.c calls them only where the processor has them.
  */
@@ -24,6 +25,60 @@ ISA static inline __m128 avx512_sum4(const __m512 v[4])
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
+/* ---- codes: 64 bytes at a time ---- */
+
+#define ISA_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
+
+ISA static inline void avx512_code_sum4(const __m512i v[4], int32_t out[4])
+{
+    __m256i h[4];
+    for (int r = 0; r < 4; r++)
+        h[r] = _mm256_add_epi32(_mm512_castsi512_si256(v[r]), _mm512_extracti64x4_epi64(v[r], 1));
+    __m256i s = _mm256_hadd_epi32(_mm256_hadd_epi32(h[0], h[1]), _mm256_hadd_epi32(h[2], h[3]));
+    __m128i all = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    _mm_storeu_si128((__m128i *)out, all);
+}
+
+/* Adds the products of bytes, x unsigned and y signed, to the lanes of sum: by way of 16 bits, which
+ * hold a pair since 2 x 127^2 < 2^15; or in one instruction. */
+ISA static inline __m512i avx512_code_add(__m512i sum, __m512i x, __m512i y)
+{
+    __m512i pairs = _mm512_maddubs_epi16(x, y);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
+#define CODE_KERNELS(TARGET, NAME, ADD_PRODUCTS)                                                   \
+    TARGET static void NAME##_code_l2_4(const uint8_t *q, const uint8_t *const c[4], size_t d,     \
+                                        int32_t out[4])                                            \
+    {                                                                                              \
+        __m512i zero = _mm512_setzero_si512(), s[4] = {zero, zero, zero, zero};                    \
+        for (size_t i = 0; i < d; i += 64) {                                                       \
+            __m512i x = _mm512_loadu_si512(q + i);                                                 \
+            for (int r = 0; r < 4; r++) {                                                          \
+                __m512i t = _mm512_abs_epi8(_mm512_sub_epi8(x, _mm512_loadu_si512(c[r] + i)));     \
+                s[r] = ADD_PRODUCTS(s[r], t, t);                                                   \
+            }                                                                                      \
+        }                                                                                          \
+        avx512_code_sum4(s, out);                                                                  \
+    }                                                                                              \
+                                                                                                   \
+    TARGET static void NAME##_code_dot_4(const int8_t *q, const uint8_t *const c[4], size_t d,     \
+                                         int32_t out[4])                                           \
+    {                                                                                              \
+        __m512i zero = _mm512_setzero_si512(), s[4] = {zero, zero, zero, zero};                    \
+        for (size_t i = 0; i < d; i += 64) {                                                       \
+            __m512i x = _mm512_loadu_si512(q + i);                                                 \
+            for (int r = 0; r < 4; r++)                                                            \
+                s[r] = ADD_PRODUCTS(s[r], _mm512_loadu_si512(c[r] + i), x);                        \
+        }                                                                                          \
+        avx512_code_sum4(s, out);                                                                  \
+    }
+
+CODE_KERNELS(ISA, avx512, avx512_code_add)
+CODE_KERNELS(ISA_VNNI, vnni, _mm512_dpbusd_epi32)
+
+#define CODE_L2_4 avx512_code_l2_4
+#define CODE_DOT_4 avx512_code_dot_4
 #define ISA_NAME "avx512"
 #define ISA_TABLE kernels_avx512
 #define VEC __m512
@@ -38,4 +93,16 @@ ISA static inline __m128 avx512_sum4(const __m512 v[4])
 #define SUM4(v, out) _mm_storeu_ps(out, avx512_sum4(v))
 
 #include "index/kernels_body.h"
+
+const struct kernels kernels_avx512vnni = {
+    .name = "avx512vnni",
+    .l2sqr = body_l2sqr,
+    .dot = body_dot,
+    .dot_norm = body_dot_norm,
+    .l2sqr_4 = body_l2sqr_4,
+    .dot_4 = body_dot_4,
+    .dot_norm_4 = body_dot_norm_4,
+    .code_l2_4 = vnni_code_l2_4,
+    .code_dot_4 = vnni_code_dot_4,
+};
 #endif

@@ -7,6 +7,7 @@
  *   LOAD(p)        LANES floats from any address; LOAD_PART(p, n) the first n < LANES, zeros after
  *   ZERO() ADD(a, b) SUB(a, b) FMA(a, b, c) = a * b + c
  *   SUM(v)         the sum of the lanes; SUM4(v, out) those of v[0..3]
+ *   CODE_L2_4, CODE_DOT_4   functions on codes, which have little in common
  *
  * The single forms keep four accumulators in flight, the forms over four rows one for each row:
  * either way at most d / LANES + 4 additions follow each other in a lane, which kernels_error
@@ -141,4 +142,6 @@ const struct kernels ISA_TABLE = {
     .l2sqr_4 = body_l2sqr_4,
     .dot_4 = body_dot_4,
     .dot_norm_4 = body_dot_norm_4,
+    .code_l2_4 = CODE_L2_4,
+    .code_dot_4 = CODE_DOT_4,
 };

@@ -8,7 +8,7 @@
 
 enum { ROWS = 3000, QUERIES = 70, K_MAX = 400 };
 
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512vnni"};
 
 struct data {
     uint32_t dim;
@@ -223,7 +223,7 @@ static void layout_and_instructions_do_not_show(void **state)
     data_open(&d, 50);
     for (size_t layout = 0; layout < 2; layout++) {
         struct snapshot *s = make_snapshot(&r, &d, layout ? four_cuts : one_cut, layout ? 4 : 1);
-        for (size_t i = 0; i < 3; i++) {
+        for (size_t i = 0; i < 4; i++) {
             if (!kernels_find(isas[i]))
                 continue;
             setenv("LOADSTONE_ISA", isas[i], 1);

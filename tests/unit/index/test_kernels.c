@@ -8,7 +8,8 @@
 
 enum { DIM_LAST = 1030, SHIFTS = 16 };
 
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+enum { ISAS = sizeof(isas) / sizeof(isas[0]) };
 
 /* 5 rows (query and four) that end right before a page that cannot be read. */
 struct rows {
@@ -112,7 +113,7 @@ static void kernels_match_double_at_every_dimension(void **state)
     (void)state;
     struct rows r;
     rows_open(&r);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < ISAS; i++) {
         const struct kernels *k = kernels_find(isas[i]);
         if (!k) {
             print_message("no %s on this machine\n", isas[i]);
@@ -137,7 +138,7 @@ static void a_row_measures_alike_in_every_place_of_four(void **state)
     (void)state;
     struct rows r;
     rows_open(&r);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < ISAS; i++) {
         const struct kernels *k = kernels_find(isas[i]);
         for (size_t d = 1; k && d < 100; d++) {
             rows_fill(&r, d, 0);
@@ -154,6 +155,101 @@ static void a_row_measures_alike_in_every_place_of_four(void **state)
     rows_close(&r);
 }
 
+/* ---- codes ---- */
+
+enum { EXTREMES = 4 };
+
+/* Query and four rows of `stride` bytes that end right before a page that cannot be read; zeros from
+ * d on. With `extreme` below EXTREMES: all at the ends of what a code or a weight may be. */
+static void codes_fill(struct rows *r, size_t d, size_t stride, size_t shift, int extreme,
+                       bool weights, uint8_t *at[5])
+{
+    static const int queries[EXTREMES] = {127, 0, 127, 127}, rows[EXTREMES] = {0, 127, 127, 64};
+    uint64_t seed = d + 1;
+    for (int i = 0; i < 5; i++) {
+        at[i] = r->pages[i] + pages_bytes() - stride - shift;
+        memset(at[i], 0, stride);
+        for (size_t j = 0; j < d; j++) {
+            uint64_t v = rig_random(&seed);
+            at[i][j] = (uint8_t)(v & 127);
+            if (i == 0 && weights)
+                at[i][j] = (uint8_t)(int8_t)((int)(v % 255) - 127);
+            if (extreme < EXTREMES)
+                at[i][j] = (uint8_t)(i > 0 ? rows[extreme] : queries[extreme]);
+            if (extreme == 0 && i == 0 && weights)
+                at[i][j] = (uint8_t)(int8_t)-127;
+        }
+    }
+}
+
+static void check_codes(const struct kernels *k, uint8_t *const at[5], size_t d, size_t stride,
+                        bool weights)
+{
+    const uint8_t *const four[4] = {at[1], at[2], at[3], at[4]};
+    int32_t out[4];
+    if (weights)
+        k->code_dot_4((const int8_t *)at[0], four, stride, out);
+    else
+        k->code_l2_4(at[0], four, stride, out);
+    for (int i = 0; i < 4; i++) {
+        int64_t want = 0;
+        for (size_t j = 0; j < d; j++) {
+            int c = four[i][j], q = weights ? (int8_t)at[0][j] : at[0][j];
+            want += weights ? q * c : (q - c) * (q - c);
+        }
+        if (out[i] != want)
+            fail_msg("%s, %zu dimensions, row %d: %d is not %lld", k->name, d, i, out[i],
+                     (long long)want);
+    }
+}
+
+static void codes_are_measured_exactly_at_every_dimension(void **state)
+{
+    (void)state;
+    struct rows r;
+    uint8_t *at[5];
+    rows_open(&r);
+    for (size_t i = 0; i < ISAS; i++) {
+        const struct kernels *k = kernels_find(isas[i]);
+        for (size_t d = 1; k && d <= DIM_LAST; d++) {
+            size_t stride = round_up(d, 64);
+            for (int run = 0; run < 2 * (EXTREMES + 1); run++) {
+                codes_fill(&r, d, stride, 0, run / 2, run % 2, at);
+                check_codes(k, at, d, stride, run % 2);
+            }
+            size_t shift = d % 64;
+            codes_fill(&r, d, stride, shift, EXTREMES, d % 2, at);
+            check_codes(k, at, d, stride, d % 2);
+        }
+    }
+    rows_close(&r);
+}
+
+/* The largest dimension there is does not overflow, and hostile bytes do no harm. */
+static void codes_of_the_largest_dimension_are_measured_exactly(void **state)
+{
+    (void)state;
+    uint8_t *at[5];
+    for (int i = 0; i < 5; i++)
+        assert_non_null(at[i] = malloc(DIM_MAX));
+    for (size_t i = 0; i < ISAS; i++) {
+        const struct kernels *k = kernels_find(isas[i]);
+        for (int run = 0; k && run < 2; run++) {
+            for (int j = 0; j < 5; j++)
+                memset(at[j], j == 0 && run == 0 ? 0 : 127, DIM_MAX);
+            check_codes(k, at, DIM_MAX, DIM_MAX, run);
+            const uint8_t *const four[4] = {at[1], at[2], at[3], at[4]};
+            int32_t out[4];
+            for (int j = 1; j < 5; j++)
+                memset(at[j], 128 + 40 * (j - 1), DIM_MAX);
+            k->code_l2_4(at[0], four, DIM_MAX, out);
+            k->code_dot_4((const int8_t *)at[0], four, DIM_MAX, out);
+        }
+    }
+    for (int i = 0; i < 5; i++)
+        free(at[i]);
+}
+
 static void an_instruction_set_can_be_forced(void **state)
 {
     (void)state;
@@ -165,7 +261,7 @@ static void an_instruction_set_can_be_forced(void **state)
     setenv("LOADSTONE_ISA", "mmx", 1);
     assert_int_equal(kernels_init(&ctx), ERR_INVALID);
     assert_non_null(
-        strstr(ctx.detail, "LOADSTONE_ISA is \"mmx\": use auto, avx512, avx2 or scalar"));
+        strstr(ctx.detail, "LOADSTONE_ISA is \"mmx\": use auto, avx512vnni, avx512, avx2 or scalar"));
     unsetenv("LOADSTONE_ISA");
     assert_int_equal(kernels_init(&ctx), ERR_OK);
     const char *best = index_isa();
@@ -180,6 +276,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_match_double_at_every_dimension),
         cmocka_unit_test(a_row_measures_alike_in_every_place_of_four),
+        cmocka_unit_test(codes_are_measured_exactly_at_every_dimension),
+        cmocka_unit_test(codes_of_the_largest_dimension_are_measured_exactly),
         cmocka_unit_test(an_instruction_set_can_be_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
