@@ -3,7 +3,7 @@
  * Trusted after open: every section lies inside the file and has the size that the shape asks for;
  * the entry is a node; every row id is a row; the twins of a node lie inside their section. Not
  * checked here are the links: they are the bulk of the file, and a search skips one that is out of
- * range.
+ * range. Nor are the bytes of codes: any of them gives some distance.
  *
  * The map stands at a multiple of 2 MiB so that the kernel may use huge pages for it, where it has
  * them for files; where not, the advice is refused and nothing else changes.
@@ -112,7 +112,7 @@ static bool shape_valid(const struct ann_file *a)
 }
 
 /* What the section of a kind must hold, in bytes. None of these can overflow: nodes and lists are
- * below 2^38, m at most ANN_M_MAX. */
+ * below 2^38, m at most ANN_M_MAX, dim at most DIM_MAX. */
 static uint64_t section_length(const struct ann_file *a, uint32_t kind)
 {
     const struct ann_shape *s = &a->shape;
@@ -129,6 +129,10 @@ static uint64_t section_length(const struct ann_file *a, uint32_t kind)
         return (uint64_t)s->nlist * s->dim * sizeof(float);
     case ANN_LISTS_AT:
         return ((uint64_t)s->nlist + 1) * sizeof(uint32_t);
+    case ANN_CODES:
+        return (uint64_t)s->nodes * code_stride(s->dim);
+    case ANN_SCALE:
+        return ANN_SCALE_HEAD + 2 * (uint64_t)s->dim * sizeof(float);
     default:
         return (uint64_t)s->nodes * sizeof(uint32_t);
     }
@@ -172,6 +176,12 @@ static enum err place_section(const char *path, const struct ann_header *h,
         break;
     case ANN_LISTS_AT:
         a->lists_at = at;
+        break;
+    case ANN_CODES:
+        a->codes = at;
+        break;
+    case ANN_SCALE:
+        a->scale_at = at;
         break;
     case ANN_KIND_END:
         break;
@@ -219,9 +229,38 @@ static enum err check_lists(const char *path, const struct ann_file *a, struct e
     return ok ? ERR_OK : corrupt(path, "the lists do not hold rows of the segment", ctx);
 }
 
-static enum err check_sections(const char *path, const struct ann_file *a, struct err_ctx *ctx)
+static bool decode_scale(struct ann_file *a)
 {
     const struct ann_shape *s = &a->shape;
+    struct cursor c = cursor_over(a->scale_at, ANN_SCALE_HEAD);
+    uint32_t version = cursor_u32(&c), scheme = cursor_u32(&c), stride = cursor_u32(&c);
+    uint32_t permille = cursor_u32(&c);
+    cursor_u32(&c);
+    uint32_t recall = cursor_u32(&c);
+    memcpy(&a->code_recall, &recall, sizeof(recall));
+    const float *lo = (const float *)(a->scale_at + ANN_SCALE_HEAD);
+    a->scale = (struct code_scale){.scheme = (enum code_scheme)scheme,
+                                   .dim = s->dim,
+                                   .rerank_permille = permille,
+                                   .lo = lo,
+                                   .step = lo + s->dim};
+    return version == ANN_SCALE_VERSION && scheme == code_scheme_of(s->metric) &&
+           stride == code_stride(s->dim) && permille <= ANN_RERANK_PERMILLE_MAX &&
+           a->code_recall >= 0 && a->code_recall <= 1 && code_scale_usable(&a->scale);
+}
+
+static enum err check_codes(const char *path, struct ann_file *a, struct err_ctx *ctx)
+{
+    if ((a->codes != NULL) != (a->scale_at != NULL))
+        return corrupt(path, "there are codes without their scale, or a scale without codes", ctx);
+    return !a->codes || decode_scale(a) ? ERR_OK
+                                        : corrupt(path, "the scale of the codes is no scale", ctx);
+}
+
+static enum err check_sections(const char *path, struct ann_file *a, struct err_ctx *ctx)
+{
+    const struct ann_shape *s = &a->shape;
+    RETURN_NOT_OK(check_codes(path, a, ctx));
     if (s->kind == INDEX_IVF)
         return check_lists(path, a, ctx);
     if (!a->links || !a->upper_at || (a->upper_lists > 0 && !a->upper))

@@ -16,6 +16,10 @@
  *   ANN_TWINS     twins x u32: the further rows with the vector of a node (the same to the bit; for
  *                 cosine at length 1), those of one node in the order of their keys. Both sections
  *                 are left out when there are none
+ *   ANN_CODES     nodes x stride bytes: the vectors of the nodes in 7 bits an element (codes.h), at
+ *                 length 1 for cosine; a walk runs on these
+ *   ANN_SCALE     how the codes were made (ann_format.h). Both are left out where codes would lose
+ *                 neighbours, and in files of releases that knew none: a walk runs on the vectors
  *
  * A list of links ends at its first ANN_NONE. Every row with a vector stands at exactly one node.
  *
@@ -28,10 +32,12 @@
  * written last, so a half-written file has none.
  *
  * A mapped file is immutable and shared by all threads. What is cheap is checked at open; links are
- * not: who follows one checks that it is below `nodes`. */
+ * not: who follows one checks that it is below `nodes`. Nor are codes, whose bytes are harmless
+ * whatever they are. */
 #ifndef LOADSTONE_INDEX_ANN_FILE_H
 #define LOADSTONE_INDEX_ANN_FILE_H
 
+#include "index/codes.h"
 #include "index/distinct.h"
 #include "index/faiss_graph.h"
 #include "io/io.h"
@@ -67,11 +73,15 @@ struct ann_file {
     const uint32_t *rows;     /* NULL: node = row */
     const uint32_t *twins_at; /* NULL: no twins */
     const uint32_t *twins;
-    const float *norms;     /* NULL unless cosine */
-    const float *centroids; /* ivf only, like lists_at */
+    const float *norms;      /* NULL unless cosine */
+    const uint8_t *codes;    /* NULL: none */
+    struct code_scale scale; /* of the codes */
+    float code_recall;       /* of the R nearest by code, measured on a sample at the build */
+    const float *centroids;  /* ivf only, like lists_at */
     const uint32_t *lists_at;
     uint64_t bytes; /* of the file */
     const uint8_t *map;
+    const uint8_t *scale_at; /* the section */
     struct mapping *watch;
     void *reserved; /* address range that holds the map */
     size_t reserved_len;
@@ -123,12 +133,21 @@ static inline const uint32_t *ann_upper_links(const struct ann_file *a, uint32_t
     return list < a->upper_lists ? a->upper + list * a->shape.m : NULL;
 }
 
+/* Codes for a file: their scale, what the gate found, and the segment with the vectors. */
+struct ann_codes {
+    const struct segment *segment;
+    struct code_scale scale;
+    float recall;
+    uint32_t sample;
+};
+
 /* Writes `path` (must not exist) from a finished graph over the vectors of `rows`; `norms` (one per
- * node) is NULL unless the metric is cosine. On error the file is worthless and has no header.
- * Synced when it returns. */
+ * node) is NULL unless the metric is cosine, `codes` where the file gets none. On error the file is
+ * worthless and has no header. Synced when it returns. */
 WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
                                     struct faiss_graph *graph, const struct distinct *rows,
-                                    const float *norms, struct err_ctx *ctx);
+                                    const float *norms, const struct ann_codes *codes,
+                                    struct err_ctx *ctx);
 
 /* The same for inverted lists: nlist x dim centroids, nlist + 1 starts, shape->nodes rows. */
 WARN_UNUSED enum err ann_file_write_ivf(struct io *io, const char *path,

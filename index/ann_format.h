@@ -36,8 +36,14 @@ enum ann_section_kind {
     ANN_TWINS,
     ANN_CENTROIDS,
     ANN_LISTS_AT,
-    ANN_KIND_END /* readers skip kinds from here on: codes will be one */
+    ANN_CODES,
+    ANN_SCALE,
+    ANN_KIND_END /* readers skip kinds from here on */
 };
+
+/* ANN_SCALE: u32 version, u32 scheme, u32 stride, u32 rerank permille, u32 sample, f32 recall of
+ * the gate, zeros to ANN_SCALE_HEAD, dim x f32 lo, dim x f32 step. */
+enum { ANN_SCALE_VERSION = 1, ANN_SCALE_HEAD = 64, ANN_RERANK_PERMILLE_MAX = 100000 };
 
 struct ann_section {
     uint32_t kind;

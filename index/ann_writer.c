@@ -2,7 +2,7 @@
  * it out.
  *
  *   zeros for the header ─ links, node by node ─ upper_at ─ upper ─ rows ─ norms ─ twins_at ─ twins
- *   ─ sync ─ header
+ *   ─ codes ─ scale ─ sync ─ header
  *
  * Only the upper lists (about a 30th of the nodes have any) wait in memory until the links are
  * done. The header goes in last, after everything else is synced: a file that has one is whole.
@@ -10,6 +10,7 @@
  * Threads: one. Failure: the caller removes the file. */
 #include "index/ann_file.h"
 
+#include <string.h>
 #include <xxhash.h>
 
 #include "index/ann_format.h"
@@ -19,7 +20,8 @@ struct ann_writer {
     struct ann_shape shape;
     const struct distinct *rows;
     const float *norms;
-    const uint8_t *layers; /* borrowed from the graph walk */
+    const struct ann_codes *codes; /* NULL: none */
+    const uint8_t *layers;         /* borrowed from the graph walk */
     struct buf upper;
     uint32_t upper_lists, entry, layers_max;
     struct ann_section sections[ANN_SECTIONS_MAX];
@@ -110,6 +112,54 @@ static enum err put_upper_at(struct ann_writer *w, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+static enum err put_code_nodes(struct ann_writer *w, float *vector, uint8_t *code,
+                               struct err_ctx *ctx)
+{
+    const struct ann_codes *c = w->codes;
+    size_t stride = code_stride(w->shape.dim);
+    RETURN_NOT_OK(section_begin(w, ANN_CODES, w->shape.nodes * stride, ctx));
+    for (uint32_t i = 0; i < w->shape.nodes; i++) {
+        graph_vector(c->segment, w->rows->rows ? w->rows->rows[i] : i, vector);
+        code_encode(&c->scale, vector, code);
+        RETURN_NOT_OK(section_put(w, code, stride, ctx));
+    }
+    section_end(w);
+    return ERR_OK;
+}
+
+static enum err put_scale(struct ann_writer *w, struct err_ctx *ctx)
+{
+    const struct ann_codes *c = w->codes;
+    uint32_t dim = w->shape.dim, recall;
+    struct buf b = {0};
+    memcpy(&recall, &c->recall, sizeof(recall));
+    buf_put_u32(&b, ANN_SCALE_VERSION);
+    buf_put_u32(&b, c->scale.scheme);
+    buf_put_u32(&b, (uint32_t)code_stride(dim));
+    buf_put_u32(&b, c->scale.rerank_permille);
+    buf_put_u32(&b, c->sample);
+    buf_put_u32(&b, recall);
+    buf_put_zeros(&b, ANN_SCALE_HEAD - b.len);
+    buf_put(&b, c->scale.lo, dim * sizeof(float));
+    buf_put(&b, c->scale.step, dim * sizeof(float));
+    enum err e = b.failed ? err_no_memory(ctx, 2 * dim * sizeof(float))
+                          : section_whole(w, ANN_SCALE, b.data, b.len, ctx);
+    buf_deinit(&b);
+    return e;
+}
+
+static enum err put_codes(struct ann_writer *w, struct err_ctx *ctx)
+{
+    size_t stride = code_stride(w->shape.dim);
+    float *vector = malloc(stride * sizeof(float));
+    uint8_t *code = malloc(stride);
+    enum err e = vector && code ? put_code_nodes(w, vector, code, ctx)
+                                : err_no_memory(ctx, stride * sizeof(float));
+    free(vector);
+    free(code);
+    return e == ERR_OK ? put_scale(w, ctx) : e;
+}
+
 static enum err put_rows(struct ann_writer *w, struct err_ctx *ctx)
 {
     const struct distinct *d = w->rows;
@@ -134,7 +184,8 @@ static enum err on_end(void *arg, uint32_t entry, uint32_t layers, struct err_ct
         return err_no_memory(ctx, w->upper.len);
     RETURN_NOT_OK(put_upper_at(w, ctx));
     RETURN_NOT_OK(section_whole(w, ANN_UPPER, w->upper.data, w->upper.len, ctx));
-    return put_rows(w, ctx);
+    RETURN_NOT_OK(put_rows(w, ctx));
+    return w->codes ? put_codes(w, ctx) : ERR_OK;
 }
 
 static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struct buf *out)
@@ -214,11 +265,12 @@ static enum err put_graph(struct ann_writer *w, void *graph, struct err_ctx *ctx
 
 enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
                         struct faiss_graph *graph, const struct distinct *rows, const float *norms,
-                        struct err_ctx *ctx)
+                        const struct ann_codes *codes, struct err_ctx *ctx)
 {
     ASSERT(rows->nodes == shape->nodes && rows->ntwins == shape->twins);
-    struct ann_writer w = {.shape = *shape, .rows = rows, .norms = norms};
+    struct ann_writer w = {.shape = *shape, .rows = rows, .norms = norms, .codes = codes};
     uint64_t hint = (uint64_t)shape->nodes * shape->m * 2 * sizeof(uint32_t);
+    hint += codes ? shape->nodes * code_stride(shape->dim) : 0;
     enum err e = write_file(io, path, &w, hint, put_graph, graph, ctx);
     buf_deinit(&w.upper);
     return e;

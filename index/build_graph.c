@@ -1,6 +1,6 @@
 /* Builds the HNSW graph of a segment.
  *
- *   segment (mapped) ─ distinct vectors, which rows have them
+ *   segment (mapped) ─ distinct vectors, which rows have them ─ scale of their codes
  *        └─ chunks of them, normalised for cosine ─> FAISS ─ graph, node by node ─> file
  *
  * Cosine graphs are built with Euclidean distance over normalised vectors: the order of neighbours
@@ -8,6 +8,7 @@
  * grow, and so end exactly full instead of twice too large.
  *
  * Threads: one, and FAISS's. Failure: a sentence; everything is freed. */
+#include "index/build_codes.h"
 #include "index/build_internal.h"
 
 enum { CHUNK_ROWS_MAX = 4000, CHUNK_BYTES_MAX = 32 << 20 };
@@ -20,6 +21,9 @@ struct graph_build {
     float *norms; /* per node, 1 / |vector|; NULL unless cosine */
     float *chunk; /* copies for FAISS */
     size_t chunk_rows;
+    struct ann_codes codes;
+    float *code_room; /* lo and step */
+    bool coded;       /* the file gets codes */
 };
 
 static enum err find_distinct(struct graph_build *g, struct err_ctx *ctx)
@@ -83,9 +87,12 @@ static enum err add_vectors(struct graph_build *g, struct err_ctx *ctx)
 static enum err make_and_write(struct graph_build *g, const char *path, struct err_ctx *ctx)
 {
     RETURN_NOT_OK(find_distinct(g, ctx));
+    RETURN_NOT_OK(
+        build_codes(g->build->segment, &g->rows, &g->code_room, &g->codes, &g->coded, ctx));
     RETURN_NOT_OK(prepare(g, ctx));
     RETURN_NOT_OK(add_vectors(g, ctx));
-    return ann_file_write(g->build->io, path, &g->shape, g->graph, &g->rows, g->norms, ctx);
+    return ann_file_write(g->build->io, path, &g->shape, g->graph, &g->rows, g->norms,
+                          g->coded ? &g->codes : NULL, ctx);
 }
 
 enum err build_graph(const struct build *b, const char *path, struct err_ctx *ctx)
@@ -95,6 +102,7 @@ enum err build_graph(const struct build *b, const char *path, struct err_ctx *ct
     faiss_graph_free(g.graph);
     distinct_deinit(&g.rows);
     free(g.norms);
+    free(g.code_room);
     free(g.chunk);
     return e;
 }

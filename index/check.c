@@ -17,6 +17,7 @@
 #include "store/check.h"
 
 enum { EXIT_SOUND = 0, EXIT_DAMAGED = 1, EXIT_UNREADABLE = 2 };
+enum { CODE_SAMPLE = 1000 };
 
 static const char usage[] =
     "usage: loadstoned check DIR\n"
@@ -65,6 +66,39 @@ static enum err check_links(const struct ann_file *a, const char *path, struct e
     return ERR_OK;
 }
 
+static enum err bad_code(const struct ann_file *a, const char *path, const uint8_t *code,
+                         struct err_ctx *ctx)
+{
+    return err_set(ctx, ERR_CORRUPT, "%s: offset %zu: a code is not that of its vector", path,
+                   (size_t)(code - a->map));
+}
+
+/* Every byte within its range, and one code in CODE_SAMPLE made again from its vector. */
+static enum err check_codes(const struct ann_file *a, const char *path, const struct segment *s,
+                            struct err_ctx *ctx)
+{
+    size_t stride = code_stride(a->shape.dim);
+    float *vector = malloc(stride * sizeof(float));
+    uint8_t *again = malloc(stride);
+    enum err e = vector && again ? ERR_OK : err_no_memory(ctx, stride * sizeof(float));
+    for (uint32_t i = 0; e == ERR_OK && a->codes && i < a->shape.nodes; i++) {
+        const uint8_t *code = a->codes + i * stride;
+        bool ok = true;
+        for (size_t j = 0; j < stride; j++)
+            ok = ok && code[j] <= (j < a->shape.dim ? CODE_TOP : 0);
+        if (ok && i % CODE_SAMPLE == 0) {
+            graph_vector(s, ann_row(a, i), vector);
+            code_encode(&a->scale, vector, again);
+            ok = memcmp(code, again, stride) == 0;
+        }
+        if (!ok)
+            e = bad_code(a, path, code, ctx);
+    }
+    free(vector);
+    free(again);
+    return e;
+}
+
 /* An index file that is missing is built at the next start: nothing to say. */
 static void check_index(void *arg, struct check *ck, const char *dir, const uint8_t *collection_id,
                         const struct segment *s)
@@ -84,6 +118,8 @@ static void check_index(void *arg, struct check *ck, const char *dir, const uint
             e = ann_file_check(a, collection_id, s, &why);
         if (e == ERR_OK)
             e = check_links(a, path, &why);
+        if (e == ERR_OK && collection_id)
+            e = check_codes(a, path, s, &why);
         ann_file_close(a);
     }
     if (e != ERR_OK)

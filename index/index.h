@@ -62,7 +62,8 @@ void index_state_get(struct indexer *ix, const struct collection *c, const struc
  * "error <sentence>". */
 int build_index_main(int argc, char **argv);
 
-/* Name of the kernels in use: "avx512vnni", "avx512", "avx2" or "scalar". LOADSTONE_ISA forces one. */
+/* Name of the kernels in use: "avx512vnni", "avx512", "avx2" or "scalar". LOADSTONE_ISA forces one.
+ */
 const char *index_isa(void);
 
 #endif

@@ -39,8 +39,8 @@ ISA static inline void avx512_code_sum4(const __m512i v[4], int32_t out[4])
     _mm_storeu_si128((__m128i *)out, all);
 }
 
-/* Adds the products of bytes, x unsigned and y signed, to the lanes of sum: by way of 16 bits, which
- * hold a pair since 2 x 127^2 < 2^15; or in one instruction. */
+/* Adds the products of bytes, x unsigned and y signed, to the lanes of sum: by way of 16 bits,
+ * which hold a pair since 2 x 127^2 < 2^15; or in one instruction. */
 ISA static inline __m512i avx512_code_add(__m512i sum, __m512i x, __m512i y)
 {
     __m512i pairs = _mm512_maddubs_epi16(x, y);

@@ -141,7 +141,7 @@ static void any_changed_header_byte_is_seen(void **state)
     (void)state;
     struct world w;
     world_open(&w, DIST_L2);
-    size_t header = HEADER + 6 * SECTION + 4;
+    size_t header = HEADER + 8 * SECTION + 4;
     for (size_t i = 0; i < header; i++) {
         struct ann_file *a = NULL;
         w.bytes[i] ^= 0x55;
@@ -205,6 +205,9 @@ static void lying_headers_are_refused(void **state)
         {HEADER + 20, 1},            /* length */
         {HEADER + 16, 0},            /* length */
         {HEADER + 0, 6},             /* a section less */
+        {HEADER + 6 * SECTION, 99},  /* a scale without codes */
+        {HEADER + 7 * SECTION, 99},  /* codes without a scale */
+        {HEADER + 6 * SECTION, 11},  /* another scale: of the wrong length */
     };
     struct world w;
     world_open(&w, DIST_L2);
@@ -254,7 +257,7 @@ static void hostile_sections_do_no_harm(void **state)
     world_open(&w, DIST_COSINE);
     uint32_t sections;
     memcpy(&sections, w.bytes + 20, 4);
-    assert_int_equal(sections, 7);
+    assert_int_equal(sections, 9);
     for (uint32_t s = 0; s < sections; s++) {
         for (int kind = 0; kind < 3; kind++) {
             uint8_t *copy = malloc(w.size);
@@ -337,6 +340,96 @@ static void every_row_stands_at_one_node_or_the_file_is_refused(void **state)
         if (verdict(&w, lies[i].at, lies[i].value) != ERR_CORRUPT)
             fail_msg("lie %zu was believed", i);
     }
+    world_close(&w);
+}
+
+/* Finds the section of a kind in the table. */
+static size_t section_of(const struct world *w, uint32_t kind)
+{
+    for (size_t i = 0; i < 16; i++) {
+        if (get_u32(w->bytes + HEADER + i * SECTION) == kind)
+            return i;
+    }
+    fail_msg("no section %u", kind);
+    return 0;
+}
+
+static void codes_are_those_of_the_vectors(void **state)
+{
+    (void)state;
+    for (int metric = DIST_COSINE; metric <= DIST_IP; metric++) {
+        struct world w;
+        float vector[DIM];
+        uint8_t code[64];
+        world_open(&w, (enum metric)metric);
+        struct ann_file *a = must_open(w.ann);
+        assert_non_null(a->codes);
+        assert_int_equal((uintptr_t)a->codes % 64, 0);
+        assert_true(a->code_recall >= 0.99f);
+        assert_int_equal(a->scale.scheme, metric == DIST_IP ? CODE_SCALED : CODE_UNIFORM);
+        for (uint32_t i = 0; i < a->shape.nodes; i++) {
+            graph_vector(w.segment, ann_row(a, i), vector);
+            code_encode(&a->scale, vector, code);
+            assert_memory_equal(code, a->codes + i * 64, 64);
+        }
+        ann_file_close(a);
+        world_close(&w);
+    }
+}
+
+static void a_scale_that_lies_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_L2);
+    size_t at = section_field(&w, section_of(&w, ANN_SCALE), 8), lo = at + ANN_SCALE_HEAD;
+    const struct {
+        size_t at;
+        uint32_t value;
+    } lies[] = {
+        {at, 0},                              /* version */
+        {at, 2},                              /* version */
+        {at + 4, 0},                          /* scheme */
+        {at + 4, CODE_SCALED},                /* scheme of another metric */
+        {at + 4, UINT32_MAX},                 /* scheme */
+        {at + 8, 0},                          /* stride */
+        {at + 8, 128},                        /* stride */
+        {at + 12, UINT32_MAX},                /* how many more to measure */
+        {at + 20, 0x7fc00000},                /* recall: NaN */
+        {at + 20, 0x40000000},                /* recall: 2 */
+        {lo, 0x7fc00000},                     /* lo: NaN */
+        {lo + 4 * (DIM - 1), 0xff800000},     /* lo: -Inf */
+        {lo + 4 * DIM, 0},                    /* step: 0 */
+        {lo + 4 * DIM, 0xbf800000},           /* step: -1 */
+        {lo + 4 * DIM, 1},                    /* step: denormal */
+        {lo + 4 * (2 * DIM - 1), 0x7f7fffff}, /* step: the largest float */
+        {lo + 4 * (2 * DIM - 1), 0x7fffffff}, /* step: NaN */
+    };
+    assert_int_equal(verdict(&w, lo, get_u32(w.bytes + lo)), ERR_OK);
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        if (verdict(&w, lies[i].at, lies[i].value) != ERR_CORRUPT)
+            fail_msg("lie %zu was believed", i);
+    }
+    world_close(&w);
+}
+
+/* As a release without codes wrote it: the same graph, walked on the vectors. */
+static void a_file_without_codes_serves(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_COSINE);
+    put_u32(w.bytes + HEADER + section_of(&w, ANN_CODES) * SECTION, 98);
+    put_u32(w.bytes + HEADER + section_of(&w, ANN_SCALE) * SECTION, 99);
+    seal_header(w.bytes);
+    write_whole(w.ann, w.bytes, w.size);
+    struct ann_file *a = must_open(w.ann);
+    assert_null(a->codes);
+    assert_int_equal(ann_file_verify(a, w.ann, NULL), ERR_OK);
+    struct segment *again;
+    assert_int_equal(segment_open(w.segment->path, NULL, &again, NULL), ERR_OK);
+    segment_set_ann(again, a, ann_file_close);
+    search_all(&w, again);
     world_close(&w);
 }
 
@@ -501,6 +594,9 @@ int main(void)
         cmocka_unit_test(lying_headers_are_refused),
         cmocka_unit_test(hostile_sections_do_no_harm),
         cmocka_unit_test(every_row_stands_at_one_node_or_the_file_is_refused),
+        cmocka_unit_test(codes_are_those_of_the_vectors),
+        cmocka_unit_test(a_scale_that_lies_is_refused),
+        cmocka_unit_test(a_file_without_codes_serves),
         cmocka_unit_test(no_file_is_not_found),
         cmocka_unit_test(the_graph_stream_is_checked_everywhere),
         cmocka_unit_test(faiss_errors_are_sentences),

@@ -159,8 +159,8 @@ static void a_row_measures_alike_in_every_place_of_four(void **state)
 
 enum { EXTREMES = 4 };
 
-/* Query and four rows of `stride` bytes that end right before a page that cannot be read; zeros from
- * d on. With `extreme` below EXTREMES: all at the ends of what a code or a weight may be. */
+/* Query and four rows of `stride` bytes that end right before a page that cannot be read; zeros
+ * from d on. With `extreme` below EXTREMES: all at the ends of what a code or a weight may be. */
 static void codes_fill(struct rows *r, size_t d, size_t stride, size_t shift, int extreme,
                        bool weights, uint8_t *at[5])
 {
@@ -260,8 +260,8 @@ static void an_instruction_set_can_be_forced(void **state)
     assert_string_equal(index_isa(), "scalar");
     setenv("LOADSTONE_ISA", "mmx", 1);
     assert_int_equal(kernels_init(&ctx), ERR_INVALID);
-    assert_non_null(
-        strstr(ctx.detail, "LOADSTONE_ISA is \"mmx\": use auto, avx512vnni, avx512, avx2 or scalar"));
+    assert_non_null(strstr(
+        ctx.detail, "LOADSTONE_ISA is \"mmx\": use auto, avx512vnni, avx512, avx2 or scalar"));
     unsetenv("LOADSTONE_ISA");
     assert_int_equal(kernels_init(&ctx), ERR_OK);
     const char *best = index_isa();
