@@ -15,10 +15,13 @@
  * the matching rows costs, gives up: from there a scan is cheaper, and exact. So does one that runs
  * out of nodes before its pool is full: it is caught in a part of the graph that no link leaves, or
  * fewer rows match.
+ * With codes (codes.h) in the file, all of this runs on distances between codes, whole numbers; the
+ * rows of the best nodes of the pool are then measured by their vectors, and only that decides. A
+ * query far outside of the range of the codes walks on vectors.
  * Rejected: one pool for live and dead nodes, cut to the live ones at the end: a query in the midst
  * of deleted rows fills it with them and returns far rows.
  *
- * Links come from a file and are not trusted: a node out of range is skipped. Neighbours are
+ * Links come from a file and are not trusted: a node out of range ends a list. Neighbours are
  * prefetched as they are listed, measured four at a time.
  *
  * Threads: per call, on the caller's scratch. Failure: no memory for the scratch. */
@@ -33,6 +36,7 @@
 enum {
     TOUCHED_MAX = 1 << 16,
     PREFETCH_BYTES = 1024, /* of a vector; the processor goes on from there by itself */
+    RERANK_ROWS = 128,     /* measured at once */
     MEASURE_MORE = 4       /* nodes beyond k rows whose order float may have got wrong */
 };
 
@@ -51,7 +55,11 @@ struct walk {
     const float *vectors;
     uint32_t dim;
     enum metric metric;
-    uint32_t links; /* per node on the bottom layer */
+    const uint8_t *codes;      /* NULL: the walk runs on vectors */
+    const uint8_t *query_code; /* code_query_prepare */
+    size_t stride;             /* of the codes */
+    bool all_returned;         /* every row of the view may be a hit */
+    uint32_t links;            /* per node on the bottom layer */
     uint32_t ef;
     uint32_t npool, cursor; /* no node of the pool before `cursor` waits for expansion */
     uint32_t ndetour;
@@ -90,6 +98,18 @@ static inline void prefetch_vector(const struct walk *w, uint32_t node)
         __builtin_prefetch(&w->a->norms[node]);
 }
 
+static inline void prefetch_node(const struct walk *w, uint32_t node)
+{
+    if (!w->codes) {
+        prefetch_vector(w, node);
+        return;
+    }
+    const char *p = (const char *)w->codes + node * w->stride;
+    size_t n = w->stride < PREFETCH_BYTES ? w->stride : PREFETCH_BYTES;
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(p + i);
+}
+
 static void measure_four(struct walk *w, const uint32_t list[4], float out[4])
 {
     const float *v[4] = {node_vector(w, list[0]), node_vector(w, list[1]), node_vector(w, list[2]),
@@ -103,13 +123,31 @@ static void measure_four(struct walk *w, const uint32_t list[4], float out[4])
         out[i] = w->metric == DIST_IP ? -out[i] : -out[i] * w->a->norms[list[i]];
 }
 
+/* Whole numbers, which float rounds alike everywhere. */
+static void measure_four_codes(struct walk *w, const uint32_t list[4], float out[4])
+{
+    const uint8_t *c[4];
+    int32_t sums[4];
+    for (int i = 0; i < 4; i++)
+        c[i] = w->codes + list[i] * w->stride;
+    bool uniform = w->a->scale.scheme == CODE_UNIFORM;
+    if (uniform)
+        kernels.code_l2_4(w->query_code, c, w->stride, sums);
+    else
+        kernels.code_dot_4((const int8_t *)w->query_code, c, w->stride, sums);
+    for (int i = 0; i < 4; i++)
+        out[i] = uniform ? (float)sums[i] : -(float)sums[i];
+}
+
 /* Distances of list[0..n) to measured[0..n); the list has room for three more. */
 static void measure_list(struct walk *w, uint32_t n)
 {
     for (uint32_t i = n; i % 4; i++)
         w->list[i] = w->list[n - 1];
-    for (uint32_t i = 0; i < n; i += 4)
+    for (uint32_t i = 0; !w->codes && i < n; i += 4)
         measure_four(w, w->list + i, w->measured + i);
+    for (uint32_t i = 0; w->codes && i < n; i += 4)
+        measure_four_codes(w, w->list + i, w->measured + i);
     w->measured_n += n;
 }
 
@@ -196,7 +234,7 @@ static bool twin_returned(const struct walk *w, uint32_t node)
 
 static inline bool node_returned(const struct walk *w, uint32_t node)
 {
-    return row_returned(w, ann_row(w->a, node)) || twin_returned(w, node);
+    return w->all_returned || row_returned(w, ann_row(w->a, node)) || twin_returned(w, node);
 }
 
 static uint32_t rows_of_node(const struct walk *w, uint32_t node)
@@ -243,14 +281,17 @@ static inline bool admit(struct walk *w, float d, uint32_t node)
 
 static inline bool visit(struct walk *w, uint32_t node)
 {
-    uint64_t *word = &w->visited[node / 64], bit = 1ull << (node % 64);
-    if (*word & bit)
-        return false;
-    *word |= bit;
-    if (w->ntouched < TOUCHED_MAX)
-        w->touched[w->ntouched] = node;
-    w->ntouched++;
-    return true;
+    uint64_t *word = &w->visited[node / 64], had = *word, bit = 1ull << (node % 64);
+    *word = had | bit;
+    return !(had & bit);
+}
+
+/* Remembers which bits to clear; beyond TOUCHED_MAX, all of them. */
+static void touch(struct walk *w, const uint32_t *list, uint32_t n)
+{
+    if (w->ntouched + n <= TOUCHED_MAX)
+        memcpy(w->touched + w->ntouched, list, n * sizeof(uint32_t));
+    w->ntouched += n;
 }
 
 static void forget_visits(struct walk *w)
@@ -291,15 +332,16 @@ static void prefetch_features(const struct walk *w, uint32_t n)
 static bool expand(struct walk *w, uint32_t node)
 {
     const uint32_t *links = w->a->links + (size_t)node * w->links;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < w->links && links[i] != ANN_NONE; i++) {
-        if (links[i] >= w->a->shape.nodes || !visit(w, links[i]))
-            continue;
-        prefetch_vector(w, links[i]);
-        w->list[n++] = links[i];
+    uint32_t n = 0, nodes = w->a->shape.nodes;
+    for (uint32_t i = 0; i < w->links && links[i] < nodes; i++) {
+        w->list[n] = links[i];
+        n += visit(w, links[i]);
     }
     if (n == 0)
         return true;
+    touch(w, w->list, n);
+    for (uint32_t i = 0; i < n; i++)
+        prefetch_node(w, w->list[i]);
     measure_list(w, n);
     if (w->allowed.filter && !w->allowed.bits)
         prefetch_features(w, n);
@@ -314,10 +356,8 @@ static uint32_t list_upper(struct walk *w, uint32_t node, uint32_t layer)
 {
     const uint32_t *links = ann_upper_links(w->a, node, layer);
     uint32_t n = 0;
-    for (uint32_t i = 0; links && i < w->a->shape.m && links[i] != ANN_NONE; i++) {
-        if (links[i] >= w->a->shape.nodes)
-            continue;
-        prefetch_vector(w, links[i]);
+    for (uint32_t i = 0; links && i < w->a->shape.m && links[i] < w->a->shape.nodes; i++) {
+        prefetch_node(w, links[i]);
         w->list[n++] = links[i];
     }
     return n;
@@ -354,6 +394,7 @@ static bool walk_run(struct walk *w)
     float d;
     uint32_t node = descend(w, &d);
     visit(w, node);
+    touch(w, &node, 1);
     bool ok = true;
     if (node_returned(w, node))
         pool_insert(w, d, node);
@@ -409,6 +450,90 @@ static void show_pool(const struct walk *w, struct collect *query)
     }
 }
 
+/* ---- the rows of the best by code ---- */
+
+struct rerank {
+    const struct walk *walk;
+    struct collect *query;
+    uint32_t *rows;
+    const float **vectors;
+    uint32_t n;
+};
+
+static void rerank_flush(struct rerank *r, const struct snapshot *s)
+{
+    if (r->n > 0)
+        exact_show(s, r->walk->view_index, r->rows, r->vectors, r->n, r->query);
+    r->n = 0;
+}
+
+static void rerank_row(struct rerank *r, const struct snapshot *s, uint32_t row)
+{
+    const struct walk *w = r->walk;
+    if (r->n == RERANK_ROWS)
+        rerank_flush(r, s);
+    r->rows[r->n] = row;
+    r->vectors[r->n++] = w->vectors + (size_t)row * w->dim;
+}
+
+/* As show_node. */
+static void rerank_node(struct rerank *r, const struct snapshot *s, uint32_t node)
+{
+    const struct walk *w = r->walk;
+    uint32_t n, shown = 0, row = ann_row(w->a, node);
+    const uint32_t *twins = ann_twins(w->a, node, &n);
+    for (uint32_t i = 0; i < n && shown < r->query->k; i++) {
+        if (row_returned(w, twins[i])) {
+            rerank_row(r, s, twins[i]);
+            shown++;
+        }
+    }
+    if (row_returned(w, row))
+        rerank_row(r, s, row);
+}
+
+/* Shows the rows of the nodes that may be among the k nearest, by their vectors. */
+static enum err rerank_pool(const struct walk *w, const struct snapshot *s, struct collect *query,
+                            struct err_ctx *ctx)
+{
+    struct search_scratch *scratch = w->scratch;
+    uint64_t n = code_rerank(&w->a->scale, query->k);
+    struct rerank r = {.walk = w,
+                       .query = query,
+                       .rows = scratch_room(&scratch->rows, RERANK_ROWS, sizeof(uint32_t)),
+                       .vectors = scratch_room(&scratch->pointers, RERANK_ROWS, sizeof(float *))};
+    if (!r.rows || !r.vectors)
+        return err_no_memory(ctx, RERANK_ROWS * (sizeof(uint32_t) + sizeof(float *)));
+    n = n < w->npool ? n : w->npool;
+    for (uint32_t i = 0; i < n; i++)
+        prefetch_vector(w, w->nodes[i] & ~WALK_DONE);
+    for (uint32_t i = 0; i < n; i++)
+        rerank_node(&r, s, w->nodes[i] & ~WALK_DONE);
+    rerank_flush(&r, s);
+    return ERR_OK;
+}
+
+/* Lets the walk run on codes where the file has them and they say something of this query. */
+static bool use_codes(struct walk *w)
+{
+    const struct ann_file *a = w->a;
+    if (!a->codes)
+        return true;
+    size_t stride = code_stride(w->dim);
+    uint8_t *room = scratch_room(&w->scratch->code, stride + CODE_ALIGN, 1);
+    if (!room)
+        return false;
+    room = (uint8_t *)round_up((uintptr_t)room, CODE_ALIGN);
+    if (!code_query_prepare(&a->scale, w->query->scaled, room))
+        return true;
+    uint64_t least = code_rerank(&a->scale, w->query->k);
+    w->codes = a->codes;
+    w->stride = stride;
+    w->query_code = room;
+    w->ef = w->ef < least ? (uint32_t)least : w->ef;
+    return true;
+}
+
 enum err graph_search(const struct snapshot *s, const struct view_plan *plan, uint32_t ef,
                       struct collect *query, struct search_scratch *scratch, bool *enough,
                       struct err_ctx *ctx)
@@ -424,11 +549,15 @@ enum err graph_search(const struct snapshot *s, const struct view_plan *plan, ui
                      .metric = s->schema->metric,
                      .links = 2 * plan->a->shape.m,
                      .ef = ef,
+                     .all_returned = !v->dead && v->rows == v->segment->rows &&
+                                     !plan->allowed.filter && query->exclude.view != plan->view,
                      .measured_max = plan->measured_max,
                      .scratch = scratch};
-    if (!walk_scratch(&w) || !walk_run(&w))
+    if (!use_codes(&w) || !walk_scratch(&w) || !walk_run(&w))
         return err_no_memory(ctx, plan->a->shape.nodes);
     *enough = pool_enough(&w);
+    if (*enough && w.codes)
+        return rerank_pool(&w, s, query, ctx);
     if (*enough)
         show_pool(&w, query);
     return ERR_OK;

@@ -77,6 +77,7 @@ struct search_scratch {
     struct buf measured;       /* float: their distances */
     struct buf plan;           /* struct view_plan: per view */
     struct buf matches;        /* uint64_t: bits of view_plan.allowed, view after view */
+    struct buf code;           /* uint8_t: the query as a code */
     struct buf lists;          /* struct list_node: min-heap of inverted lists */
 };
 
