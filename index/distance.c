@@ -2,7 +2,8 @@
  *
  * Eight running sums, element i into sum i mod 8, folded pairwise at the end. Products of floats
  * are exact in double; the build turns the contraction of a * b + c off (faiss.mk), so that a
- * compiler for a processor with fused operations rounds like any other.
+ * compiler for a processor with fused operations rounds like any other. The sums are compiled for
+ * each instruction set that the kernels know, and called through their table.
  *
  * Threads: pure functions. Failure: none. */
 #include "index/distance.h"
@@ -10,58 +11,68 @@
 #include <math.h>
 #include <string.h>
 
+#include "index/kernels.h"
+
 enum { LANES = 8 };
 
-struct sums {
-    double lane[LANES];
-};
+typedef float floats __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef double doubles __attribute__((vector_size(LANES * sizeof(double))));
 
-static double fold(const struct sums *s)
+#define LOAD(p) __builtin_convertvector(*(const floats *)(p), doubles)
+
+static double fold(const double l[LANES])
 {
-    const double *l = s->lane;
     return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
 }
 
-static double sum_dot(const float *x, const float *y, uint32_t dim)
-{
-    struct sums s = {{0}};
-    uint32_t i = 0;
-    for (; i + LANES <= dim; i += LANES) {
-        for (int l = 0; l < LANES; l++)
-            s.lane[l] += (double)x[i + l] * (double)y[i + l];
+/* The two sums, compiled for an instruction set. */
+#define SUMS(NAME, TARGET)                                                                         \
+    TARGET double distance_dot_##NAME(const float *x, const float *y, size_t dim)                  \
+    {                                                                                              \
+        doubles sum = {0};                                                                         \
+        double lane[LANES];                                                                        \
+        size_t i = 0;                                                                              \
+        for (; i + LANES <= dim; i += LANES)                                                       \
+            sum += LOAD(x + i) * LOAD(y + i);                                                      \
+        memcpy(lane, &sum, sizeof(lane));                                                          \
+        for (int l = 0; i < dim; i++, l++)                                                         \
+            lane[l] += (double)x[i] * (double)y[i];                                                \
+        return fold(lane);                                                                         \
+    }                                                                                              \
+                                                                                                   \
+    TARGET double distance_squares_##NAME(const float *x, const float *y, size_t dim)              \
+    {                                                                                              \
+        doubles sum = {0};                                                                         \
+        double lane[LANES];                                                                        \
+        size_t i = 0;                                                                              \
+        for (; i + LANES <= dim; i += LANES) {                                                     \
+            doubles t = LOAD(x + i) - LOAD(y + i);                                                 \
+            sum += t * t;                                                                          \
+        }                                                                                          \
+        memcpy(lane, &sum, sizeof(lane));                                                          \
+        for (int l = 0; i < dim; i++, l++) {                                                       \
+            double t = (double)x[i] - (double)y[i];                                                \
+            lane[l] += t * t;                                                                      \
+        }                                                                                          \
+        return fold(lane);                                                                         \
     }
-    for (int l = 0; i < dim; i++, l++)
-        s.lane[l] += (double)x[i] * (double)y[i];
-    return fold(&s);
-}
 
-static double sum_squares(const float *x, const float *y, uint32_t dim)
-{
-    struct sums s = {{0}};
-    uint32_t i = 0;
-    for (; i + LANES <= dim; i += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            double t = (double)x[i + l] - (double)y[i + l];
-            s.lane[l] += t * t;
-        }
-    }
-    for (int l = 0; i < dim; i++, l++) {
-        double t = (double)x[i] - (double)y[i];
-        s.lane[l] += t * t;
-    }
-    return fold(&s);
-}
+SUMS(scalar, )
+#if defined(__x86_64__)
+SUMS(avx2, __attribute__((target("avx2"))))
+SUMS(avx512, __attribute__((target("avx512f,avx512vl,avx512dq"))))
+#endif
 
 double distance_norm2(const float *v, uint32_t dim)
 {
-    return sum_dot(v, v, dim);
+    return kernels.dot_double(v, v, dim);
 }
 
 /* sqrt(a * a) is a: a vector is at distance 0 from itself, exactly. */
 static double cosine(const float *q, double q_norm2, const float *v, uint32_t dim)
 {
     double scale = sqrt(q_norm2 * distance_norm2(v, dim));
-    double d = scale > 0 ? 1 - sum_dot(q, v, dim) / scale : 1;
+    double d = scale > 0 ? 1 - kernels.dot_double(q, v, dim) / scale : 1;
     return d < 0 ? 0 : d > 2 ? 2 : d;
 }
 
@@ -70,9 +81,9 @@ double distance_exact(enum metric metric, const float *query, double query_norm2
 {
     switch (metric) {
     case DIST_L2:
-        return sqrt(sum_squares(query, v, dim));
+        return sqrt(kernels.squares_double(query, v, dim));
     case DIST_IP:
-        return 0 - sum_dot(query, v, dim); /* no negative zero */
+        return 0 - kernels.dot_double(query, v, dim); /* no negative zero */
     case DIST_COSINE:
         return cosine(query, query_norm2, v, dim);
     }

@@ -31,6 +31,9 @@ struct kernels {
     void (*code_l2_4)(const uint8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
     /* Sum of q[i] * c[i], q in -127..127. */
     void (*code_dot_4)(const int8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
+    /* In double, summed in the order of distance.c: the same bits on every processor. */
+    double (*dot_double)(const float *x, const float *y, size_t d);
+    double (*squares_double)(const float *x, const float *y, size_t d);
 };
 
 /* The kernels in use: plain C until kernels_init, which runs before any other thread. */
@@ -48,6 +51,13 @@ const struct kernels *kernels_find(const char *name);
 double kernels_error(size_t d);
 
 extern const struct kernels kernels_scalar;
+#define DISTANCE_SUMS(isa)                                                                         \
+    double distance_dot_##isa(const float *x, const float *y, size_t d);                           \
+    double distance_squares_##isa(const float *x, const float *y, size_t d)
+DISTANCE_SUMS(scalar);
+DISTANCE_SUMS(avx2);
+DISTANCE_SUMS(avx512);
+
 #if defined(__x86_64__)
 extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512vnni;
 #endif

@@ -84,6 +84,8 @@ ISA static void avx2_code_dot_4(const int8_t *q, const uint8_t *const c[4], size
 
 #define CODE_L2_4 avx2_code_l2_4
 #define CODE_DOT_4 avx2_code_dot_4
+#define DOT_DOUBLE distance_dot_avx2
+#define SQUARES_DOUBLE distance_squares_avx2
 #define ISA_NAME "avx2"
 #define ISA_TABLE kernels_avx2
 #define VEC __m256

@@ -79,6 +79,8 @@ CODE_KERNELS(ISA_VNNI, vnni, _mm512_dpbusd_epi32)
 
 #define CODE_L2_4 avx512_code_l2_4
 #define CODE_DOT_4 avx512_code_dot_4
+#define DOT_DOUBLE distance_dot_avx512
+#define SQUARES_DOUBLE distance_squares_avx512
 #define ISA_NAME "avx512"
 #define ISA_TABLE kernels_avx512
 #define VEC __m512
@@ -104,5 +106,7 @@ const struct kernels kernels_avx512vnni = {
     .dot_norm_4 = body_dot_norm_4,
     .code_l2_4 = vnni_code_l2_4,
     .code_dot_4 = vnni_code_dot_4,
+    .dot_double = DOT_DOUBLE,
+    .squares_double = SQUARES_DOUBLE,
 };
 #endif

@@ -8,6 +8,7 @@
  *   ZERO() ADD(a, b) SUB(a, b) FMA(a, b, c) = a * b + c
  *   SUM(v)         the sum of the lanes; SUM4(v, out) those of v[0..3]
  *   CODE_L2_4, CODE_DOT_4   functions on codes, which have little in common
+ *   DOT_DOUBLE, SQUARES_DOUBLE   from distance.c
  *
  * The single forms keep four accumulators in flight, the forms over four rows one for each row:
  * either way at most d / LANES + 4 additions follow each other in a lane, which kernels_error
@@ -144,4 +145,6 @@ const struct kernels ISA_TABLE = {
     .dot_norm_4 = body_dot_norm_4,
     .code_l2_4 = CODE_L2_4,
     .code_dot_4 = CODE_DOT_4,
+    .dot_double = DOT_DOUBLE,
+    .squares_double = SQUARES_DOUBLE,
 };

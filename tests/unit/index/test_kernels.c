@@ -155,6 +155,41 @@ static void a_row_measures_alike_in_every_place_of_four(void **state)
     rows_close(&r);
 }
 
+/* ---- double ---- */
+
+/* Eight sums, folded pairwise: the bits are part of what a search promises. */
+static double sum_in_order(const float *x, const float *y, size_t d, bool squares)
+{
+    double l[8] = {0};
+    for (size_t i = 0; i < d; i++) {
+        volatile double t = squares ? (double)x[i] - y[i] : (double)x[i];
+        volatile double u = t * (squares ? t : (double)y[i]);
+        l[i % 8] += u;
+    }
+    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+}
+
+static void sums_in_double_have_the_same_bits_everywhere(void **state)
+{
+    (void)state;
+    static const float scales[] = {1, 1e-38f, 1e-42f, 1e37f};
+    struct rows r;
+    rows_open(&r);
+    for (size_t i = 0; i < ISAS; i++) {
+        const struct kernels *k = kernels_find(isas[i]);
+        for (size_t d = 1; k && d <= DIM_LAST; d++) {
+            rows_fill(&r, d, d % 3);
+            for (size_t j = 0; j < d; j++)
+                r.row[1][j] *= scales[(j + d) % 4];
+            assert_true(k->dot_double(r.row[0], r.row[1], d) ==
+                        sum_in_order(r.row[0], r.row[1], d, false));
+            assert_true(k->squares_double(r.row[0], r.row[1], d) ==
+                        sum_in_order(r.row[0], r.row[1], d, true));
+        }
+    }
+    rows_close(&r);
+}
+
 /* ---- codes ---- */
 
 enum { EXTREMES = 4 };
@@ -276,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_match_double_at_every_dimension),
         cmocka_unit_test(a_row_measures_alike_in_every_place_of_four),
+        cmocka_unit_test(sums_in_double_have_the_same_bits_everywhere),
         cmocka_unit_test(codes_are_measured_exactly_at_every_dimension),
         cmocka_unit_test(codes_of_the_largest_dimension_are_measured_exactly),
         cmocka_unit_test(an_instruction_set_can_be_forced),
