@@ -2,13 +2,13 @@
  *
  *   vectors of the nodes ─ scale
  *   sample of nodes ─ a few of them as queries ─ the K nearest of the sample by vector
- *                                              └ the R nearest by code: hold they the K?
+ *                                              └ the R nearest by code: do they hold the K?
  *
  * The gate. Codes fail where few dimensions hold most of the distance, or none of it: the step is
- * then too coarse for what tells neighbours apart. That is measured, not assumed: the least R of
- * those tried that finds GATE_RECALL of the neighbours is what searches will measure again. When
- * none does, the file has no codes and nothing is lost but speed. Neighbours at the same distance
- * count alike.
+ * then too coarse for what tells neighbours apart. That is measured, not assumed, for one neighbour
+ * and for GATE_K: the least R of those tried that finds GATE_RECALL of them is what searches will
+ * measure again. When none does, the file has no codes and nothing is lost but speed. Neighbours at
+ * the same distance count alike.
  *
  * The sample streams by: held are the queries and, of each, the K distances and the R nearest
  * codes.
@@ -21,7 +21,7 @@
 
 #include "index/kernels.h"
 
-#define GATE_RECALL 0.995
+#define GATE_RECALL 0.998
 
 enum {
     FIT_ROWS_MAX = 1 << 16,
@@ -33,7 +33,7 @@ enum {
 };
 
 /* rerank_permille, tried in this order. */
-static const uint32_t gate_permille[] = {250, 1000, 2500};
+static const uint32_t gate_permille[] = {250, 500, 1000};
 
 /* The nearest by code, nearest first, with their distances by vector. */
 struct gate_query {
@@ -176,20 +176,21 @@ static uint32_t gate_rows(struct gate *g)
     return n;
 }
 
-/* Share of the nearest that are among the r nearest by code. */
-static double gate_recall(const struct gate *g, uint64_t r)
+/* Share of the k nearest that are among those that would be measured again. */
+static double gate_recall(const struct gate *g, uint32_t k)
 {
-    uint64_t found = 0, all = 0;
+    uint64_t found = 0, all = 0, r = code_rerank(g->scale, k);
+    ASSERT(r <= GATE_R_MAX);
     for (uint32_t i = 0; i < g->nqueries; i++) {
         const struct gate_query *q = &g->queries[i];
-        if (q->nexact == 0)
+        uint32_t hits = 0, want = q->nexact < k ? q->nexact : k;
+        if (want == 0)
             continue;
-        uint32_t hits = 0;
-        float last = q->exact[q->nexact - 1];
+        float last = q->exact[want - 1];
         for (uint32_t j = 0; j < q->ncoded && j < r; j++)
             hits += q->code_exact[j] <= last + fabsf(last) * 1e-6f;
-        found += hits < q->nexact ? hits : q->nexact;
-        all += q->nexact;
+        found += hits < want ? hits : want;
+        all += want;
     }
     return all > 0 ? (double)found / (double)all : 1;
 }
@@ -205,9 +206,8 @@ static enum err gate_pass(const struct segment *s, const struct distinct *rows,
     size_t tries = sizeof(gate_permille) / sizeof(gate_permille[0]);
     for (size_t i = 0; e == ERR_OK && !*passed && i < tries; i++) {
         set->scale.rerank_permille = gate_permille[i];
-        uint64_t r = code_rerank(&set->scale, GATE_K);
-        ASSERT(r <= GATE_R_MAX);
-        set->recall = (float)gate_recall(&g, r);
+        double one = gate_recall(&g, 1), more = gate_recall(&g, GATE_K);
+        set->recall = (float)(one < more ? one : more);
         *passed = set->recall >= GATE_RECALL;
     }
     gate_close(&g);

@@ -21,7 +21,7 @@ enum { CODE_ALIGN = 64, CODE_TOP = 127 };
 struct code_scale {
     enum code_scheme scheme;
     uint32_t dim;
-    uint32_t rerank_permille; /* how many more than k are to be looked at again */
+    uint32_t rerank_permille; /* how many more than k are to be looked at again: code_rerank */
     const float *lo, *step;   /* dim each; borrowed */
 };
 
@@ -39,7 +39,7 @@ static inline size_t code_stride(uint32_t dim)
 /* How many of the nearest by code are measured again for the k nearest. */
 static inline uint64_t code_rerank(const struct code_scale *s, uint32_t k)
 {
-    return k + (uint64_t)k * s->rerank_permille / 1000 + 4;
+    return k + (k + 16ull) * s->rerank_permille / 1000;
 }
 
 /* Whether lo and step are numbers to calculate with; else there must be no codes. */

@@ -526,7 +526,7 @@ static bool use_codes(struct walk *w)
     room = (uint8_t *)round_up((uintptr_t)room, CODE_ALIGN);
     if (!code_query_prepare(&a->scale, w->query->scaled, room))
         return true;
-    uint64_t least = code_rerank(&a->scale, w->query->k);
+    uint64_t least = (w->query->k + code_rerank(&a->scale, w->query->k)) / 2;
     w->codes = a->codes;
     w->stride = stride;
     w->query_code = room;
