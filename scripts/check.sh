@@ -1,8 +1,9 @@
 #!/bin/sh
 # make check: everything quick. The binaries are built already (make does that).
-#   scripts/check.sh [style] [unit] [http]     all three when none is named; or contract
+#   scripts/check.sh [style] [unit] [isa] [http]     all four when none is named; or contract
 #   style    format and layers (scripts/lint.sh quick)
 #   unit     every tests/unit/*/test_*.c and tests/fault/test_*.c, and the corpora of tests/fuzz
+#   isa      the unit tests of searches once more with the scalar kernels, and with those for AVX2
 #   http     pytest against the real daemon, in a Python environment of its own (build/venv)
 #   contract schemathesis against the OpenAPI document for CONTRACT_SECONDS (make schemathesis)
 # What the tests need is installed first. All steps run even when one fails; the summary names each.
@@ -76,9 +77,11 @@ run_unit() {
     printf 'ok      %-28s %4s tests %3s s\n' "$1" "$count" $took
 }
 
+# Runs the tests of these sources; $1 is the name of the step.
 unit_tests() {
-    tests=0 bad=0
-    for source in tests/unit/*/test_*.c tests/fault/test_*.c tests/fuzz/fuzz_*.c; do
+    what=$1 tests=0 bad=0
+    shift
+    for source in "$@"; do
         [ -e "$source" ] || continue
         name=${source#tests/}
         name=${name#unit/}
@@ -89,12 +92,28 @@ unit_tests() {
         fi
     done
     if [ $bad -gt 0 ]; then
-        fail "unit    $bad test programs"
+        fail "$what $bad test programs"
     elif [ $tests -eq 0 ]; then
-        fail "unit    no test ran"
+        fail "$what no test ran"
     else
-        note "passed  unit    $tests tests"
+        note "passed  $what $tests tests"
     fi
+}
+
+ISA_TESTS='kernels codes exact walk filtered ivf'
+
+# A processor without AVX2 has run the scalar kernels all along.
+isa_tests() {
+    for isa in scalar avx2; do
+        if [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo; then
+            note 'left out isa   avx2: this processor has none'
+            continue
+        fi
+        export LOADSTONE_ISA=$isa
+        # shellcheck disable=SC2086
+        unit_tests "isa    $isa:" $(printf 'tests/unit/index/test_%s.c ' $ISA_TESTS)
+        unset LOADSTONE_ISA
+    done
 }
 
 # pytest ends with 5 when it collected nothing, so an empty run fails here too.
@@ -135,14 +154,15 @@ style() {
 
 step setup
 sh scripts/setup.sh test || fail 'setup   scripts/setup.sh test'
-for wanted in ${*:-style unit http}; do
+for wanted in ${*:-style unit isa http}; do
     step "$wanted"
     case $wanted in
     style) style ;;
-    unit) unit_tests ;;
+    unit) unit_tests 'unit   ' tests/unit/*/test_*.c tests/fault/test_*.c tests/fuzz/fuzz_*.c ;;
+    isa) isa_tests ;;
     http) http_tests ;;
     contract) contract_test ;;
-    *) fail "$wanted   is no step: style, unit, http and contract are" ;;
+    *) fail "$wanted   is no step: style, unit, isa, http and contract are" ;;
     esac
 done
 printf '\n== summary%s\n' "$summary"
