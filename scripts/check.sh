@@ -110,7 +110,6 @@ isa_tests() {
             continue
         fi
         export LOADSTONE_ISA=$isa
-        # shellcheck disable=SC2086
         unit_tests "isa    $isa:" $(printf 'tests/unit/index/test_%s.c ' $ISA_TESTS)
         unset LOADSTONE_ISA
     done
