@@ -329,7 +329,8 @@ static void measure(const struct options *o)
 }
 
 const struct protocol *const protocols[] = {&http_get,  &http_features_json, &http_features_octets,
-                                            &http_post, &resp_hgetall,       &resp_hmget};
+                                            &http_post, &resp_hgetall,       &resp_hmget,
+                                            &resp_body};
 
 static const struct protocol *find_protocol(const char *name)
 {
@@ -343,10 +344,10 @@ static _Noreturn void usage(void)
 {
     fputs(
         "usage: load_gen --port N --workload "
-        "get|features-json|features-octets|post|hgetall|hmget\n"
+        "get|features-json|features-octets|post|hgetall|hmget|resp\n"
         "  --keys N --int-keys --batch N           keys drawn from, their type, keys a request\n"
         "  --path P --content-type T --accept T    HTTP\n"
-        "  --bodies FILE                           post: (u32 length, bytes) one after the other\n"
+        "  --bodies FILE                           post, resp: (u32 length, bytes), and so on\n"
         "  --connections N --seconds S --warmup S --cpu N --seed N\n"
         "  --requests N                            closed loop: until so many are measured\n"
         "  --rate N [--poisson] [--spin]           open loop, else closed; poll without sleeping\n",
@@ -460,7 +461,7 @@ int main(int argc, char **argv)
     errno = 0;
     if (o.bodies)
         read_bodies(&o.workload, o.bodies);
-    if (o.protocol == &http_post && o.workload.nbodies == 0)
+    if ((o.protocol == &http_post || o.protocol == &resp_body) && o.workload.nbodies == 0)
         usage();
     if (o.cpu >= 0)
         pin(o.cpu);

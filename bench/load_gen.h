@@ -22,7 +22,7 @@ struct workload {
     const char *path;         /* HTTP: of the request, or what comes before the key */
     const char *content_type; /* HTTP */
     const char *accept;       /* HTTP */
-    struct body *bodies;      /* HTTP: bodies to draw from */
+    struct body *bodies;      /* post, resp: bodies to draw from */
     uint32_t nbodies;
 };
 
@@ -37,7 +37,7 @@ struct protocol {
 };
 
 extern const struct protocol http_get, http_features_json, http_features_octets, http_post;
-extern const struct protocol resp_hgetall, resp_hmget;
+extern const struct protocol resp_hgetall, resp_hmget, resp_body;
 
 static inline uint64_t draw(uint64_t *rng)
 {

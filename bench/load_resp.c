@@ -1,5 +1,5 @@
-/* Redis's protocol (RESP2) for the load generator: HGETALL of one key, and `batch` pipelined HMGETs
- * of eight fields, one key each.
+/* Redis's protocol (RESP2) for the load generator: HGETALL of one key, `batch` pipelined HMGETs of
+ * eight fields, one key each, and bodies of `batch` commands that come ready made.
  *
  * Threads: no state. Failure: an error reply is an error. */
 #include <string.h>
@@ -46,6 +46,12 @@ static size_t request_hmget(const struct workload *w, uint64_t *rng, char *out)
     return n;
 }
 
+static size_t request_body(const struct workload *w, uint64_t *rng, char *out)
+{
+    const struct body *b = &w->bodies[draw_below(rng, w->nbodies)];
+    return put(out, (const char *)b->data, b->len);
+}
+
 /* "<digits>\r\n" at p: the number, and *p moved behind it; -1 when it is not all there. */
 static int64_t take_number(const char **p, const char *end)
 {
@@ -59,7 +65,7 @@ static int64_t take_number(const char **p, const char *end)
     return v;
 }
 
-/* An array of bulk strings, which is what both commands bring. */
+/* An array of bulk strings, which is what all of these commands bring. */
 static int64_t answer_array(const char *data, size_t n)
 {
     const char *p = data, *end = data + n;
@@ -96,3 +102,4 @@ static uint32_t batch_answers(const struct workload *w)
 
 const struct protocol resp_hgetall = {"hgetall", request_hgetall, one_answer, answer_array};
 const struct protocol resp_hmget = {"hmget", request_hmget, batch_answers, answer_array};
+const struct protocol resp_body = {"resp", request_body, batch_answers, answer_array};

