@@ -33,11 +33,10 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects,  &s->bounds,   &s->found,   &s->queries,
-                         &s->rows,      &s->pointers, &s->visited, &s->touched,
-                         &s->distances, &s->nodes,    &s->detour,  &s->list,
-                         &s->measured,  &s->lists,    &s->plan,    &s->matches,
-                         &s->code};
+    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,    &s->queries,   &s->rows,
+                         &s->pointers, &s->visited, &s->touched,  &s->distances, &s->nodes,
+                         &s->detour,   &s->list,    &s->measured, &s->lists,     &s->plan,
+                         &s->matches,  &s->code};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
     free(s);
