@@ -132,6 +132,7 @@ static struct collect *start_group(const struct snapshot *s, const float *querie
                              .scaled = scale ? scale_query(q, norm2, dim, scaled + i * dim) : q,
                              .norm2 = norm2,
                              .exclude = {UINT32_MAX, 0},
+                             .unknown = p->unknown,
                              .k = p->k,
                              .candidates_max = found_max,
                              .bound = INFINITY,
@@ -143,17 +144,15 @@ static struct collect *start_group(const struct snapshot *s, const float *querie
 
 /* ---- views ---- */
 
-static enum err walk_view(const struct snapshot *s, struct view_plan *plan,
-                          const struct search_params *p, struct collect *queries, size_t n,
-                          struct search_scratch *scratch, struct err_ctx *ctx)
+static enum err walk_view(const struct snapshot *s, struct view_plan *plan, struct collect *queries,
+                          size_t n, struct search_scratch *scratch, struct err_ctx *ctx)
 {
-    uint32_t ef = search_effort(p);
     for (size_t i = 0; i < n; i++) {
         bool enough = true;
         if (plan->a->shape.kind == INDEX_IVF)
-            RETURN_NOT_OK(ivf_search(s, plan, p->nprobe, &queries[i], scratch, ctx));
+            RETURN_NOT_OK(ivf_search(s, plan, plan->effort, &queries[i], scratch, ctx));
         else
-            RETURN_NOT_OK(graph_search(s, plan, ef, &queries[i], scratch, &enough, ctx));
+            RETURN_NOT_OK(graph_search(s, plan, plan->effort, &queries[i], scratch, &enough, ctx));
         if (enough)
             continue;
         if (plan->short_of_time)
@@ -167,13 +166,13 @@ static enum err walk_view(const struct snapshot *s, struct view_plan *plan,
 
 /* Every view once. What it is searched with is decided once too: a structure that comes or goes
  * between the passes changes nothing. */
-static enum err search_views(const struct snapshot *s, const struct search_params *p,
-                             struct view_plan *plan, struct collect *queries, size_t n,
-                             struct search_scratch *scratch, struct err_ctx *ctx)
+static enum err search_views(const struct snapshot *s, struct view_plan *plan,
+                             struct collect *queries, size_t n, struct search_scratch *scratch,
+                             struct err_ctx *ctx)
 {
     for (uint32_t i = 0; i < s->nviews; i++) {
         if (plan[i].a && s->views[i].live > 0)
-            RETURN_NOT_OK(walk_view(s, &plan[i], p, queries, n, scratch, ctx));
+            RETURN_NOT_OK(walk_view(s, &plan[i], queries, n, scratch, ctx));
     }
     for (uint32_t i = 0; i < s->nviews; i++) {
         if (!plan[i].a && s->views[i].live > 0)
@@ -224,7 +223,7 @@ static enum err search_group(const struct snapshot *s, const struct search_param
                              struct search_scratch *scratch, struct hit *hits, uint32_t *nhits,
                              struct err_ctx *ctx)
 {
-    RETURN_NOT_OK(search_views(s, p, plan, queries, n, scratch, ctx));
+    RETURN_NOT_OK(search_views(s, plan, queries, n, scratch, ctx));
     for (size_t i = 0; i < n; i++) {
         struct hit *to = hits + i * p->k;
         nhits[i] = within(p, to, collect_finish(&queries[i], to));

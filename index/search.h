@@ -30,6 +30,11 @@ struct search_params {
     /* Per query: a row left out of its own result (search by key), view = UINT32_MAX for none.
      * NULL = none for all. */
     const struct row_ref *exclude;
+    /* With exclude: graphs are walked as if they had never known the row. Who measures with rows as
+     * queries wants that: nothing is as easy to find as what the query itself is linked to. The row
+     * must have no twin and stand on the bottom layer only */
+    bool unknown;
+    const uint32_t *efforts; /* per view: ef or nprobe, whatever else is asked for; NULL = none */
     /* A thread that should not be held up: a walk that would take longer, its scan included, ends
      * with ERR_AGAIN, and the search is to be made elsewhere. 0 = it may take what it takes */
     double walk_us_max;

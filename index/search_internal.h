@@ -34,6 +34,7 @@ struct collect {
     const float *scaled; /* cosine: of length 1; else `query` */
     double norm2;        /* of the query */
     struct row_ref exclude;
+    bool unknown; /* search_params.unknown */
     uint32_t k;
     uint32_t nbounds;
     uint32_t ncandidates, candidates_max;
@@ -109,15 +110,12 @@ struct view_plan {
     uint32_t view;
     const struct ann_file *a; /* NULL: scan */
     struct allowed allowed;
+    uint32_t effort;       /* ef of a walk, or lists to read; 0 where a view is scanned */
     double share;          /* of the live rows, that match; NAN: not estimated */
     uint64_t measured_max; /* nodes that a walk measures before it gives up */
     bool short_of_time;    /* measured_max comes from walk_us_max, or the scan would take longer */
 };
 
-/* The structure to search a view with; NULL: a scan costs less or is the only way. */
-const struct ann_file *way_of_view(const struct view *v, const struct search_params *p);
-/* Effort of a walk. */
-uint32_t search_effort(const struct search_params *p);
 /* A plan without ways: for each view, which rows are allowed. */
 void plan_start(const struct snapshot *s, const struct search_params *p, struct view_plan *plan);
 /* Decides the ways, inside the epoch section in which they are gone. nq is of the whole request. */

@@ -28,10 +28,16 @@ static const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /*
 static const double jump_us = 0.03, scattered_us = 0.00012;
 static const double skip_us = 0.008; /* to a row that is known ahead */
 
-uint32_t search_effort(const struct search_params *p)
+/* What a structure of the view is searched with: ef, or how many lists are read. */
+static uint32_t view_effort(const struct ann_file *a, const struct search_params *p, uint32_t view)
 {
-    uint32_t ef = p->ef ? p->ef : EF_DEFAULT;
-    return ef < p->k ? p->k : ef;
+    uint32_t asked = a->shape.kind == INDEX_IVF ? p->nprobe : p->ef;
+    if (p->efforts)
+        asked = p->efforts[view];
+    if (a->shape.kind == INDEX_IVF)
+        return asked ? asked : ivf_nprobe_default(a->shape.nlist);
+    asked = asked ? asked : EF_DEFAULT;
+    return asked < p->k ? p->k : asked;
 }
 
 /* ---- allowed rows ---- */
@@ -111,7 +117,7 @@ static double node_cost_us(const struct view_plan *plan, uint32_t dim)
 static double list_rows(const struct view_plan *plan, const struct search_params *p)
 {
     const struct view *v = plan->allowed.view;
-    double rows = ivf_rows_read(v, plan->a, p->nprobe) - plan->a->shape.nlist, wanted = 0;
+    double rows = ivf_rows_read(v, plan->a, plan->effort) - plan->a->shape.nlist, wanted = 0;
     if (plan->allowed.filter) {
         double in_list = (double)v->live / plan->a->shape.nlist * plan->share;
         rows = in_list < 1 ? rows / in_list : rows; /* lists without a match do not count */
@@ -136,7 +142,7 @@ static double view_cost_us(const struct view_plan *plan, const struct search_par
         return scan_cost_us(plan, dim, nq);
     if (a->shape.kind == INDEX_IVF)
         return list_cost_us(plan, p, dim) * nq;
-    double nodes = walk_nodes(a, search_effort(p), plan->share);
+    double nodes = walk_nodes(a, plan->effort, plan->share);
     if (nodes >= plan->allowed.view->rows / 2.0) /* it gives up and scans */
         return scan_cost_us(plan, dim, nq);
     return nodes * node_cost_us(plan, dim) * nq;
@@ -144,14 +150,16 @@ static double view_cost_us(const struct view_plan *plan, const struct search_par
 
 /* ---- ways ---- */
 
-const struct ann_file *way_of_view(const struct view *v, const struct search_params *p)
+/* The structure to search a view with, and the effort; none where a scan costs less. */
+static void choose_structure(struct view_plan *plan, const struct search_params *p)
 {
+    const struct view *v = plan->allowed.view;
     const struct ann_file *a = p->exact ? NULL : segment_ann(v->segment);
-    if (!a)
-        return NULL;
-    bool pays =
-        a->shape.kind == INDEX_IVF ? ivf_pays(v, a, p->nprobe) : graph_pays(v, a, search_effort(p));
-    return pays ? a : NULL;
+    plan->a = NULL;
+    plan->effort = a ? view_effort(a, p, plan->view) : 0;
+    bool ivf = a && a->shape.kind == INDEX_IVF;
+    if (a && (ivf ? ivf_pays(v, a, plan->effort) : graph_pays(v, a, plan->effort)))
+        plan->a = a;
 }
 
 void plan_start(const struct snapshot *s, const struct search_params *p, struct view_plan *plan)
@@ -196,7 +204,8 @@ void plan_choose(const struct snapshot *s, const struct search_params *p, size_t
                  struct view_plan *plan)
 {
     for (uint32_t i = 0; i < s->nviews; i++) {
-        const struct ann_file *a = plan[i].a = way_of_view(&s->views[i], p);
+        choose_structure(&plan[i], p);
+        const struct ann_file *a = plan[i].a;
         if (!a)
             continue;
         plan[i].measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2;
@@ -215,7 +224,7 @@ bool plan_match_pays(const struct view_plan *plan, const struct search_params *p
         return nq > group;
     double looks = plan->a->shape.kind == INDEX_IVF
                        ? list_rows(plan, p)
-                       : walk_nodes(plan->a, search_effort(p), plan->share) / 4;
+                       : walk_nodes(plan->a, plan->effort, plan->share) / 4;
     return nq > 1 && looks * (double)nq > rows;
 }
 
@@ -226,9 +235,9 @@ static struct view_plan plan_view(const struct snapshot *s, uint32_t view, size_
                                   const struct search_params *p)
 {
     struct view_plan plan = {.view = view,
-                             .a = way_of_view(&s->views[view], p),
                              .allowed = {.view = &s->views[view], .filter = p->filter},
                              .share = p->filter ? NAN : 1};
+    choose_structure(&plan, p);
     if (p->filter && plan.a)
         weigh(&plan, p, s->schema->dim, (double)nq);
     else if (p->filter)
