@@ -89,7 +89,7 @@ schemathesis: all ## hold the server against its OpenAPI document for CONTRACT_S
 bench: all $(BUILD)/deps-bench.ok $(BUILD)/bench/search_direct $(BUILD)/bench/filter_rows ## measure loads, commits, versions, searches, fetches, memory, start-up; beside Redis and the disk
 	BUILD=$(BUILD) sh bench/run.sh
 
-bench-peers: all $(BUILD)/deps-test.ok $(BUILD)/bench/peers/engine ## the same searches by hnswlib, FAISS, usearch and others; PEERS_ROWS=1000000 SETS="mnist clustered"
+bench-peers: all $(BUILD)/deps-test.ok $(BUILD)/bench/peers/engine ## the same searches by hnswlib, FAISS, usearch and others; PEERS_ROWS=1000000 SETS="mnist clustered texts"
 	BUILD=$(BUILD) CC="$(CC)" CXX="$(CXX)" sh bench/peers.sh $(SETS)
 
 lint: ## check format, layers and marks; run the static analyser

@@ -1,7 +1,7 @@
 #!/bin/sh
 # make bench-peers: the peers are installed into an environment of their own under $BUILD, each by
 # itself, so that one that can't be had costs a line and not the run; then bench/peers/run.py.
-#   bench/peers.sh [--hdf5 FILE] [mnist] [clustered]
+#   bench/peers.sh [--hdf5 FILE] [mnist] [clustered] [texts]
 # PEERS, PEERS_ROWS, PEERS_ROUNDS, PEERS_SECONDS: see run.py.
 set -eu
 cd "$(dirname "$0")/.."

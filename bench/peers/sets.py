@@ -2,6 +2,7 @@
 
   mnist      60,000 x 784 with 10,000 queries, from MNIST_DIR (base.u8bin.gz, query.u8bin.gz)
   clustered  PEERS_ROWS (1,000,000) x 128: 2,000 centres drawn from N(0, 1), spread 0.6, seed 1
+  texts      what make demo has loaded: about 60,000 x 256, of which 2,000 become queries
   FILE.hdf5  in the format of ann-benchmarks, euclidean: train and test
 
 PEERS_ROWS cuts them all. The truth is computed here by BLAS, in float64 for the candidates, so that
@@ -9,6 +10,7 @@ every set is judged alike; it is kept beside the rows.
 """
 
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 
 K, QUERIES, BLOCK_QUERIES, CANDIDATES = 10, 2000, 100, 50
 TIE = 1e-3  # a hit counts when it is at most this much farther than the true k-th
+DEMO_ROWS = Path(os.environ.get("BUILD", "build")) / "demo" / "packages.ndjson"
 MNIST_DIR = os.environ.get("MNIST_DIR")
 
 
@@ -49,6 +52,16 @@ def clustered(rows, dim=128, centres=2000, spread=0.6):
     return draw(rows), draw(QUERIES)
 
 
+def texts():
+    if not DEMO_ROWS.exists():
+        raise NotThere(f"{DEMO_ROWS} is not there: make demo makes it")
+    with open(DEMO_ROWS) as f:
+        vectors = (json.loads(line)["vector"] for line in f)
+        rows = np.array([v for v in vectors if v], np.float32)
+    np.random.default_rng(1).shuffle(rows)
+    return rows[QUERIES:], rows[:QUERIES]
+
+
 def hdf5(path):
     import h5py
 
@@ -64,7 +77,7 @@ def read(name, rows):
         if not Path(name).exists():
             raise NotThere("there is no such file")
         return hdf5(name)
-    known = {"mnist": mnist, "clustered": lambda: clustered(rows)}
+    known = {"mnist": mnist, "clustered": lambda: clustered(rows), "texts": texts}
     if name not in known:
         raise NotThere(f"sets are {', '.join(known)} and .hdf5 files behind --hdf5")
     return known[name]()
