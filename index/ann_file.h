@@ -27,6 +27,9 @@
  *   ANN_CENTROIDS nlist x dim f32, of the vectors as they are; of the normalised ones for cosine
  *   ANN_LISTS_AT  (nlist + 1) x u32: where the rows of a list start in ANN_ROWS
  *   ANN_ROWS      nodes x u32: the segment rows of list 0, ascending, then of list 1, ...
+ *   ANN_CODES     nodes x stride bytes: their vectors as above, in the order of ANN_ROWS, so that a
+ *                 list is read in one go
+ *   ANN_SCALE     as above
  *
  * Every row with a vector is a node of its own and stands in exactly one list. The header is
  * written last, so a half-written file has none.
@@ -150,9 +153,13 @@ WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struc
                                     struct err_ctx *ctx);
 
 /* The same for inverted lists: nlist x dim centroids, nlist + 1 starts, shape->nodes rows. */
+struct ann_lists {
+    const float *centroids;
+    const uint32_t *at, *rows;
+};
 WARN_UNUSED enum err ann_file_write_ivf(struct io *io, const char *path,
-                                        const struct ann_shape *shape, const float *centroids,
-                                        const uint32_t *lists_at, const uint32_t *rows,
-                                        struct err_ctx *ctx);
+                                        const struct ann_shape *shape,
+                                        const struct ann_lists *lists,
+                                        const struct ann_codes *codes, struct err_ctx *ctx);
 
 #endif

@@ -276,27 +276,23 @@ enum err ann_file_write(struct io *io, const char *path, const struct ann_shape 
     return e;
 }
 
-struct lists {
-    const float *centroids;
-    const uint32_t *at, *rows;
-};
-
 static enum err put_lists(struct ann_writer *w, void *from, struct err_ctx *ctx)
 {
-    const struct lists *l = from;
+    const struct ann_lists *l = from;
     const struct ann_shape *s = &w->shape;
     uint64_t centroids = (uint64_t)s->nlist * s->dim * sizeof(float);
     RETURN_NOT_OK(section_whole(w, ANN_CENTROIDS, l->centroids, centroids, ctx));
     RETURN_NOT_OK(section_whole(w, ANN_LISTS_AT, l->at, (s->nlist + 1ull) * sizeof(uint32_t), ctx));
-    return section_whole(w, ANN_ROWS, l->rows, (uint64_t)s->nodes * sizeof(uint32_t), ctx);
+    RETURN_NOT_OK(section_whole(w, ANN_ROWS, l->rows, (uint64_t)s->nodes * sizeof(uint32_t), ctx));
+    return w->codes ? put_codes(w, ctx) : ERR_OK;
 }
 
 enum err ann_file_write_ivf(struct io *io, const char *path, const struct ann_shape *shape,
-                            const float *centroids, const uint32_t *lists_at, const uint32_t *rows,
+                            const struct ann_lists *lists, const struct ann_codes *codes,
                             struct err_ctx *ctx)
 {
-    struct ann_writer w = {.shape = *shape};
-    struct lists lists = {centroids, lists_at, rows};
-    return write_file(io, path, &w, (uint64_t)shape->nodes * sizeof(uint32_t), put_lists, &lists,
-                      ctx);
+    struct distinct nodes = {.nodes = shape->nodes, .rows = (uint32_t *)lists->rows};
+    struct ann_writer w = {.shape = *shape, .rows = &nodes, .codes = codes};
+    uint64_t hint = shape->nodes * (sizeof(uint32_t) + (codes ? code_stride(shape->dim) : 0));
+    return write_file(io, path, &w, hint, put_lists, (void *)lists, ctx);
 }

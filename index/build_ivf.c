@@ -3,6 +3,7 @@
  *
  *   segment (mapped) ─ sample, at most SAMPLE_PER_LIST vectors a list ─> k-means ─> centroids
  *        └─ all vectors, chunk by chunk ─> nearest centroid ─> counting sort ─> lists of rows
+ *             └─ in the order of the lists ─> codes, where a sample says that they are good enough
  *
  * The sample takes one random row of each of as many equal stretches, so that a load sorted by
  * anything is sampled evenly. Vectors are of length 1 for cosine, as they are for l2 and ip; for
@@ -14,6 +15,7 @@
  * row. Progress counts distances: those of k-means are most of them.
  *
  * Threads: one, and those of FAISS and OpenBLAS. Failure: a sentence; everything is freed. */
+#include "index/build_codes.h"
 #include "index/build_internal.h"
 
 #include <math.h>
@@ -39,6 +41,7 @@ struct ivf_build {
     uint32_t *assigned; /* list per vector */
     float *centroids;
     uint32_t *lists_at, *rows;
+    float *code_room;  /* lo and step */
     double work, done; /* in distances */
 };
 
@@ -182,6 +185,16 @@ static enum err sort_rows(struct ivf_build *v, struct err_ctx *ctx)
     return ERR_OK;
 }
 
+static enum err write_lists(struct ivf_build *v, const char *path, struct err_ctx *ctx)
+{
+    const struct ann_lists lists = {v->centroids, v->lists_at, v->rows};
+    const struct distinct nodes = {.nodes = v->shape.nodes, .rows = v->rows};
+    struct ann_codes codes;
+    bool coded;
+    RETURN_NOT_OK(build_codes(v->build->segment, &nodes, &v->code_room, &codes, &coded, ctx));
+    return ann_file_write_ivf(v->build->io, path, &v->shape, &lists, coded ? &codes : NULL, ctx);
+}
+
 static enum err make_and_write(struct ivf_build *v, const char *path, struct err_ctx *ctx)
 {
     const struct build *b = v->build;
@@ -195,7 +208,7 @@ static enum err make_and_write(struct ivf_build *v, const char *path, struct err
     RETURN_NOT_OK(assign(v, ctx));
     RETURN_NOT_OK(take_centroids(v, ctx));
     RETURN_NOT_OK(sort_rows(v, ctx));
-    return ann_file_write_ivf(b->io, path, &v->shape, v->centroids, v->lists_at, v->rows, ctx);
+    return write_lists(v, path, ctx);
 }
 
 enum err build_ivf(const struct build *b, const char *path, struct err_ctx *ctx)
@@ -208,6 +221,7 @@ enum err build_ivf(const struct build *b, const char *path, struct err_ctx *ctx)
     free(v.chunk);
     free(v.assigned);
     free(v.centroids);
+    free(v.code_room);
     free(v.lists_at);
     free(v.rows);
     return e;

@@ -3,13 +3,12 @@
  *   query ─ distance to every centroid ─ min-heap ─┬─ list 1, 2, ... nprobe: its live rows
  *                                                  └─ and on, until k rows were shown
  *
- * Which lists are nearest is as exact as float; the rows go to collect like those of a scan, so all
- * lists together give what a scan gives, to the bit. For inner product the lists come by the
- * product with their centroids.
- *
- * Rows are read where they lie in the segment, fetched a few rows ahead. Rejected: a copy of the
- * vectors in list order, which is read 1.2-1.3 times as fast (784 and 128 dimensions, measured
- * beside other load) but doubles what is kept on disk and in memory.
+ * Which lists are nearest is as exact as float. Their rows are measured by code where the file has
+ * codes (search_ivf_codes.c), which lie in the order of the lists, and the nearest of them again by
+ * their vectors. Without codes, and where all lists are asked for, the vectors are read where they
+ * lie in the segment, fetched a few rows ahead, and go to collect like those of a scan: all lists
+ * together give what a scan gives, to the bit. For inner product the lists come by the product with
+ * their centroids.
  *
  * With a filter, lists in which no row matches do not count among the nprobe, every fourth of them
  * asks for one more, and the search goes on until it has seen IVF_FILTERED times k: the farther
@@ -19,33 +18,10 @@
  * are dead.
  *
  * Threads: per call, on the caller's scratch. Failure: no memory for the scratch. */
-#include "index/search_internal.h"
+#include "index/search_ivf_internal.h"
 
 #include "index/ivf.h"
 #include "index/kernels.h"
-
-enum { BATCH_ROWS = 1024 };
-
-/* A list that waits to be read. */
-struct list_node {
-    float distance;
-    uint32_t list;
-};
-
-struct probe {
-    const struct snapshot *snapshot;
-    const struct view *view;
-    const struct allowed *allowed;
-    uint32_t view_index;
-    const struct ann_file *a;
-    struct collect *query;
-    struct list_node *heap;
-    uint32_t nheap;
-    uint32_t *rows; /* of a batch */
-    const float **vectors;
-    uint32_t nrows;
-    uint64_t shown;
-};
 
 static uint32_t probes(const struct ann_file *a, uint32_t nprobe)
 {
@@ -117,28 +93,52 @@ static void order_lists(struct probe *p)
 
 /* ---- which rows ---- */
 
-static void show_batch(struct probe *p)
+void probe_flush(struct probe *p)
 {
-    exact_show(p->snapshot, p->view_index, p->rows, p->vectors, p->nrows, p->query);
-    p->shown += p->nrows;
+    if (p->nrows > 0)
+        exact_show(p->snapshot, p->view_index, p->rows, p->vectors, p->nrows, p->query);
     p->nrows = 0;
 }
 
-static void read_list(struct probe *p, uint32_t list)
+void probe_show(struct probe *p, uint32_t row, const float *vector)
 {
-    const struct row_ref left_out = p->query->exclude;
+    p->rows[p->nrows] = row;
+    p->vectors[p->nrows++] = vector;
+    if (p->nrows == PROBE_ROWS)
+        probe_flush(p);
+}
+
+static void read_vectors(struct probe *p, uint32_t list)
+{
     const struct segment *s = p->view->segment;
     uint32_t n, dim = p->a->shape.dim;
     const uint32_t *rows = ann_list(p->a, list, &n);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t row = rows[i];
-        if ((row == left_out.row && p->view_index == left_out.view) ||
-            !allowed_row(p->allowed, row))
+        if (!probe_allowed(p, rows[i]))
             continue;
-        p->rows[p->nrows] = row;
-        p->vectors[p->nrows++] = s->vectors + (size_t)row * dim;
-        if (p->nrows == BATCH_ROWS)
-            show_batch(p);
+        probe_show(p, rows[i], s->vectors + (size_t)rows[i] * dim);
+        p->shown++;
+    }
+}
+
+static void read_list(struct probe *p, uint32_t list)
+{
+    if (p->query_code)
+        ivf_codes_read(p, list, p->a->codes + p->a->lists_at[list] * p->stride);
+    else
+        read_vectors(p, list);
+}
+
+/* As many lists as are asked for, and on until enough rows were seen. */
+static void read_lists(struct probe *p, uint32_t nprobe, uint64_t enough)
+{
+    for (uint32_t read = 0, empty = 0;
+         p->nheap > 0 && (read < nprobe + empty / 4 || p->shown < enough);) {
+        uint64_t before = p->shown;
+        read_list(p, nearest_list(p));
+        bool counts = !p->allowed->filter || p->shown > before;
+        read += counts;
+        empty += !counts;
     }
 }
 
@@ -152,22 +152,18 @@ enum err ivf_search(const struct snapshot *s, const struct view_plan *plan, uint
                       .view_index = plan->view,
                       .a = a,
                       .query = query,
+                      .scratch = scratch,
                       .heap = scratch_room(&scratch->lists, a->shape.nlist, sizeof(*p.heap)),
-                      .rows = scratch_room(&scratch->rows, BATCH_ROWS, sizeof(uint32_t)),
-                      .vectors = scratch_room(&scratch->pointers, BATCH_ROWS, sizeof(float *))};
-    if (!p.heap || !p.rows || !p.vectors)
+                      .rows = scratch_room(&scratch->rows, PROBE_ROWS, sizeof(uint32_t)),
+                      .vectors = scratch_room(&scratch->pointers, PROBE_ROWS, sizeof(float *))};
+    uint64_t enough = plan->allowed.filter ? (uint64_t)IVF_FILTERED * query->k : query->k;
+    nprobe = probes(a, nprobe);
+    if (!p.heap || !p.rows || !p.vectors || (nprobe < a->shape.nlist && !ivf_codes_use(&p, enough)))
         return err_no_memory(ctx, a->shape.nlist * sizeof(*p.heap));
     order_lists(&p);
-    nprobe = probes(a, nprobe);
-    uint64_t enough = plan->allowed.filter ? (uint64_t)IVF_FILTERED * query->k : query->k;
-    for (uint32_t read = 0, empty = 0;
-         p.nheap > 0 && (read < nprobe + empty / 4 || p.shown + p.nrows < enough);) {
-        uint64_t before = p.shown + p.nrows;
-        read_list(&p, nearest_list(&p));
-        bool counts = !p.allowed->filter || p.shown + p.nrows > before;
-        read += counts;
-        empty += !counts;
-    }
-    show_batch(&p);
+    read_lists(&p, nprobe, enough);
+    if (p.query_code)
+        ivf_codes_finish(&p);
+    probe_flush(&p);
     return ERR_OK;
 }

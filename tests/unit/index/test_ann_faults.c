@@ -62,7 +62,8 @@ static void failing_write_is_never_taken_for_an_index(void **state)
         err_clear(&ctx);
         atomic_store(&sweep.calls, 0);
         sweep.armed = true;
-        enum err e = ann_file_write_ivf(io, path, &shape, l.centroids, l.at, l.rows, &ctx);
+        const struct ann_lists lists = {l.centroids, l.at, l.rows};
+        enum err e = ann_file_write_ivf(io, path, &shape, &lists, NULL, &ctx);
         sweep.armed = false;
         assert_true(e == ERR_OK || ctx.detail[0]);
         assert_true(e == ERR_OK || sweep.at > 0);

@@ -1,6 +1,6 @@
 /* Inverted lists: the file that the child writes holds every row once and is refused when anything
- * in it is off; a search over all lists is a scan, over a few it finds most, and it never returns
- * fewer rows than there are. */
+ * in it is off; a search over all lists is a scan, over a few it finds most, by codes as many as by
+ * vectors, and it never returns fewer rows than there are. */
 #include "rig.h"
 
 #include <math.h>
@@ -178,6 +178,78 @@ static void few_lists_find_most(void **state)
     }
 }
 
+/* Hits of `all` that are among the k wanted, or as near as the last of them. */
+static uint32_t count_found(uint32_t k)
+{
+    uint32_t found = 0;
+    for (uint32_t q = 0; q < QUERIES; q++) {
+        for (uint32_t i = 0; i < nhits[q]; i++)
+            found += hits[q * k + i].distance <= wanted[q * k + nwanted[q] - 1].distance;
+    }
+    return found;
+}
+
+static struct ann_file *open_lists(struct world *w)
+{
+    return (struct ann_file *)lists_of(w);
+}
+
+static void codes_find_what_vectors_find(void **state)
+{
+    (void)state;
+    static const enum metric metrics[] = {DIST_L2, DIST_IP, DIST_COSINE};
+    static const uint32_t ks[] = {1, 10, 100}, nprobes[] = {1, 4, 12, NLIST - 1};
+    for (size_t m = 0; m < 3; m++) {
+        struct world w;
+        world_open(&w, metrics[m], 1);
+        struct ann_file *a = open_lists(&w);
+        const uint8_t *codes = a->codes;
+        assert_non_null(codes);
+        for (size_t i = 0; i < 24; i++) {
+            uint32_t k = ks[i % 3], nprobe = nprobes[i / 3 % 4];
+            struct row_ref left_out = {i < 12 ? UINT32_MAX : 0, 1};
+            const struct search_params exact = {.k = k, .exact = true};
+            run(&w, &exact, wanted, nwanted);
+            search_lists(&w, nprobe, k, left_out);
+            uint32_t by_code = count_found(k);
+            a->codes = NULL;
+            search_lists(&w, nprobe, k, left_out);
+            a->codes = codes;
+            assert_in_range(by_code + QUERIES * k * 2 / 1000, count_found(k), QUERIES * k * 2);
+            if (i == 11)
+                kill_most(&w, 3);
+        }
+        world_close(&w);
+    }
+}
+
+/* With codes that say nothing, few lists find little, and all lists find everything. */
+static void all_lists_are_read_as_vectors(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_L2, 1);
+    struct ann_file *a = open_lists(&w);
+    size_t bytes = a->shape.nodes * code_stride(DIM);
+    uint8_t *zeros = aligned_alloc(CODE_ALIGN, bytes);
+    const uint8_t *codes = a->codes;
+    assert_non_null(zeros);
+    memset(zeros, 0, bytes);
+    a->codes = zeros;
+    const struct search_params exact = {.k = 20, .exact = true};
+    run(&w, &exact, wanted, nwanted);
+    search_lists(&w, NLIST - 1, 20, (struct row_ref){UINT32_MAX, 0});
+    assert_true(count_found(20) < QUERIES * 20 / 2);
+    search_lists(&w, NLIST, 20, (struct row_ref){UINT32_MAX, 0});
+    assert_same(20);
+    const struct search_params all = {.k = 20, .nprobe = NLIST};
+    run(&w, &all, hits, nhits);
+    assert_same(20);
+    a->codes = codes;
+    free(zeros);
+    world_close(&w);
+}
+
 static void lists_are_widened_until_k_are_found(void **state)
 {
     (void)state;
@@ -318,8 +390,8 @@ static void damage_is_found(void **state)
     for (size_t cut = 0; cut < n; cut += 1 + n / 50)
         assert_false(believed(at, w.segment, data, cut));
     for (int i = 0; i < 100; i++) { /* zeros between the sections are nobody's */
-        static const size_t used[] = {160, NLIST * DIM * 4, (NLIST + 1) * 4, 2000 * 4};
-        size_t section = rig_random(&random) % 4;
+        static const size_t used[] = {160, NLIST * DIM * 4, (NLIST + 1) * 4, 2000 * 4, 2000 * 64};
+        size_t section = rig_random(&random) % 5;
         size_t byte = section * ANN_ALIGN + rig_random(&random) % used[section];
         uint8_t was = data[byte];
         data[byte] ^= (uint8_t)(1 << rig_random(&random) % 8);
@@ -388,6 +460,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_lists_are_a_scan),
         cmocka_unit_test(few_lists_find_most),
+        cmocka_unit_test(codes_find_what_vectors_find),
+        cmocka_unit_test(all_lists_are_read_as_vectors),
         cmocka_unit_test(lists_are_widened_until_k_are_found),
         cmocka_unit_test(radius_cuts_inclusively),
         cmocka_unit_test(huge_values_do_not_break_the_lists),
