@@ -179,6 +179,30 @@ static enum err search_all(struct request *r, const struct snapshot *s, const st
 
 /* ---- explaining ---- */
 
+static void put_effort(struct request *r, const char *name, uint32_t effort)
+{
+    buf_printf(&r->out, ",\"%s\":%u", name, effort);
+}
+
+static void put_recall(struct request *r, double recall)
+{
+    json_put_raw(&r->out, ",\"recall\":");
+    if (isnan(recall))
+        json_put_raw(&r->out, "null");
+    else
+        json_put_float(&r->out, (float)recall);
+}
+
+/* What the whole search took. */
+static void put_report(struct request *r, const struct search_report *report)
+{
+    if (report->ef)
+        put_effort(r, "ef", report->ef);
+    if (report->nprobe)
+        put_effort(r, "nprobe", report->nprobe);
+    put_recall(r, report->recall);
+}
+
 static void put_step(struct request *r, const struct search_step *step)
 {
     static const char *const ways[] = {"scan", "graph", "lists"};
@@ -186,10 +210,14 @@ static void put_step(struct request *r, const struct search_step *step)
     json_put_uint(&r->out, step->rows);
     buf_printf(&r->out, ",\"way\":\"%s\",\"selectivity\":", ways[step->way]);
     json_put_float(&r->out, (float)step->share);
+    if (step->way != SEARCH_SCAN)
+        put_effort(r, step->way == SEARCH_LISTS ? "nprobe" : "ef", step->effort);
+    put_recall(r, step->recall);
     buf_put_u8(&r->out, '}');
 }
 
-/* ,"explain":{"filter":"..","segments":[{"rows":..,"way":"graph","selectivity":0.5}]} */
+/* ,"explain":{"filter":"..","segments":[{"rows":..,"way":"graph","selectivity":0.5,"ef":46,
+ *  "recall":0.957}]} */
 static void put_explain(struct request *r, const struct snapshot *s, const struct search_ask *a)
 {
     struct buf normal = {0};
@@ -225,6 +253,7 @@ static enum err answer_json(struct request *r, const struct snapshot *s, const s
     json_put_raw(&r->out, ",\"hits\":[");
     RETURN_NOT_OK(search_all(r, s, a, put_json_hits, ctx));
     buf_put_u8(&r->out, ']');
+    put_report(r, &a->report);
     if (a->explain)
         put_explain(r, s, a);
     json_put_raw(&r->out, ",\"took_us\":");
@@ -233,15 +262,29 @@ static enum err answer_json(struct request *r, const struct snapshot *s, const s
     return request_check_out(r, ctx);
 }
 
+/* For who asked for recall: headers cost the others time. */
+static void add_report_headers(struct request *r, const struct search_report *report)
+{
+    if (report->ef)
+        request_add_header(r, "Loadstone-Ef", "%u", report->ef);
+    if (report->nprobe)
+        request_add_header(r, "Loadstone-Nprobe", "%u", report->nprobe);
+    if (!isnan(report->recall))
+        request_add_header(r, "Loadstone-Recall", "%.4f", report->recall);
+}
+
 static enum err answer_octets(struct request *r, const struct snapshot *s,
                               const struct search_ask *a, struct err_ctx *ctx)
 {
     r->content_type = "application/octet-stream";
     RETURN_NOT_OK(put_missing(r, a->nq * a->params.k, ctx));
-    return search_all(r, s, a, put_octet_hits, ctx);
+    RETURN_NOT_OK(search_all(r, s, a, put_octet_hits, ctx));
+    if (a->params.recall > 0)
+        add_report_headers(r, &a->report);
+    return ERR_OK;
 }
 
-/* What a slow search did; zeros are the defaults. */
+/* What a slow search did. */
 static void note_plan(struct request *r, const struct snapshot *s, const struct search_ask *a)
 {
     struct search_plan plan;
@@ -250,8 +293,8 @@ static void note_plan(struct request *r, const struct snapshot *s, const struct 
     search_plan_get(s, a->nq, &a->params, &plan);
     slow_log_note(r, "queries", a->nq);
     slow_log_note(r, "k", a->params.k);
-    slow_log_note(r, "ef", a->params.ef);
-    slow_log_note(r, "nprobe", a->params.nprobe);
+    slow_log_note(r, "ef", a->report.ef);
+    slow_log_note(r, "nprobe", a->report.nprobe);
     slow_log_note(r, "exact", a->params.exact);
     slow_log_note(r, "filtered", a->filter != NULL);
     slow_log_note(r, "graphs", plan.graphs);

@@ -20,7 +20,8 @@ const struct route api_routes[] = {
     {.method = "POST",
      .path = "v1/collections/{}/search",
      .scope = SCOPE_READ,
-     .params = "k ef nprobe exact radius filter features with_vectors explain version tag as_of",
+     .params = "k recall ef nprobe exact radius filter features with_vectors explain version tag "
+               "as_of",
      .takes = SEARCH_IO,
      .offers = SEARCH_IO,
      .run = search},

@@ -16,9 +16,9 @@
 #include "api/row_json.h"
 #include "api/selector.h"
 
-static const char known_fields[] =
-    "vector, vectors, key, keys, k, ef, nprobe, exact, radius, filter, features, with_vectors, "
-    "explain, version, tag, as_of";
+static const char known_fields[] = "vector, vectors, key, keys, k, recall, ef, nprobe, exact, "
+                                   "radius, filter, features, with_vectors, "
+                                   "explain, version, tag, as_of";
 
 enum field {
     F_VECTOR,
@@ -26,6 +26,7 @@ enum field {
     F_KEY,
     F_KEYS,
     F_K,
+    F_RECALL,
     F_EF,
     F_NPROBE,
     F_EXACT,
@@ -180,6 +181,15 @@ static enum err read_setting(struct reading *a, const char *name, uint64_t max, 
     return ERR_OK;
 }
 
+static enum err check_recall(double recall, struct err_ctx *ctx)
+{
+    if (recall > 0 && recall <= 1)
+        return ERR_OK;
+    return err_set_at(ctx, ERR_INVALID, -1, "recall",
+                      "recall is %g; it is the share of the nearest to find, above 0 and 1 at most",
+                      recall);
+}
+
 static enum err read_radius(struct reading *a, struct err_ctx *ctx)
 {
     struct search_params *p = &a->ask->params;
@@ -209,6 +219,9 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
         return read_keys(a, ctx);
     case F_K:
         return read_setting(a, "k", l->k_max, &p->k, ctx);
+    case F_RECALL:
+        RETURN_NOT_OK(json_double(&a->r->json, &p->recall, ctx));
+        return check_recall(p->recall, ctx);
     case F_EF:
         return read_setting(a, "ef", l->ef_max, &p->ef, ctx);
     case F_NPROBE:
@@ -234,8 +247,8 @@ static enum err read_value(struct reading *a, enum field f, struct err_ctx *ctx)
 static enum field field_of(struct json_slice name)
 {
     static const char *const names[F_COUNT] = {
-        "vector", "vectors", "key",      "keys",         "k",      "ef", "nprobe", "exact",
-        "radius", "filter",  "features", "with_vectors", "explain"};
+        "vector", "vectors", "key",    "keys",   "k",        "recall",       "ef",
+        "nprobe", "exact",   "radius", "filter", "features", "with_vectors", "explain"};
     enum field f = 0;
     while (f < F_COUNT && !json_slice_is(name, names[f]))
         f++;
@@ -300,11 +313,17 @@ static enum err read_params(struct request *r, struct search_params *p, struct e
 {
     const struct limits *l = &r->service->limits;
     const struct target_segment *radius = target_param(&r->target, "radius");
+    const struct target_segment *recall = target_param(&r->target, "recall");
     uint64_t k = p->k, ef = p->ef, nprobe = p->nprobe;
     RETURN_NOT_OK(request_param_uint(r, "k", 1, l->k_max, &k, ctx));
     RETURN_NOT_OK(request_param_uint(r, "ef", 1, l->ef_max, &ef, ctx));
     RETURN_NOT_OK(request_param_uint(r, "nprobe", 1, l->nprobe_max, &nprobe, ctx));
     RETURN_NOT_OK(request_param_bool(r, "exact", &p->exact, ctx));
+    if (recall && number_parse_double(recall->text, recall->len, &p->recall) != NUMBER_OK)
+        return err_set_at(ctx, ERR_INVALID, -1, "recall", "recall=%.40s is not a number",
+                          recall->text);
+    if (recall)
+        RETURN_NOT_OK(check_recall(p->recall, ctx));
     p->bounded = radius != NULL;
     if (radius && number_parse_double(radius->text, radius->len, &p->radius) != NUMBER_OK)
         return err_set_at(ctx, ERR_INVALID, -1, "radius", "radius=%.40s is not a finite number",
@@ -346,8 +365,9 @@ static enum err check(const struct reading *a, struct err_ctx *ctx)
 {
     const struct search_ask *ask = a->ask;
     const struct search_params *p = &ask->params;
-    if ((p->ef != 0) + (p->nprobe != 0) + p->exact > 1)
-        return err_set(ctx, ERR_INVALID, "two efforts at once: give one of ef, nprobe, exact");
+    if ((p->recall > 0) + (p->ef != 0) + (p->nprobe != 0) + p->exact > 1)
+        return err_set(ctx, ERR_INVALID,
+                       "two efforts at once: give one of recall, ef, nprobe, exact");
     if (p->bounded && p->radius < 0 && a->s->schema->metric != DIST_IP)
         return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "radius",
                           "radius is %g, but distances of metric %s are never below 0", p->radius,
@@ -378,6 +398,8 @@ enum err search_body_read(struct request *r, const struct snapshot *s, struct se
     RETURN_NOT_OK(r->media_in == MEDIA_OCTETS ? read_octets(&a, ctx) : read_json(&a, ctx));
     RETURN_NOT_OK(check(&a, ctx));
     out->params.filter = out->filter;
+    out->report.recall = 1;
+    out->params.report = &out->report;
     out->any_version = !(a.seen & F_VERSIONED);
     out->params.exclude = r->refs.len ? (const struct row_ref *)r->refs.data : NULL;
     return ERR_OK;

@@ -10,8 +10,9 @@ struct search_ask {
     size_t nq;
     bool with_features, with_vectors; /* the features are in r->columns */
     bool explain;
-    bool any_version;      /* what was read is the same in every version */
-    struct filter *filter; /* the caller frees it, after an error too */
+    struct search_report report; /* params.report points here */
+    bool any_version;            /* what was read is the same in every version */
+    struct filter *filter;       /* the caller frees it, after an error too */
 };
 
 /* The queries are in r->queries, nq x dim float32, checked. */

@@ -146,7 +146,9 @@ static enum err place_section(const char *path, const struct ann_header *h,
         return corrupt(path, "a section lies outside the file", ctx);
     if (s->kind == 0 || s->kind >= ANN_KIND_END)
         return ERR_OK;
-    if (s->length != section_length(a, s->kind))
+    bool fits = s->kind == ANN_CURVE ? recall_length_valid(s->length)
+                                     : s->length == section_length(a, s->kind);
+    if (!fits)
         return corrupt(path, "a section has the wrong length", ctx);
     const void *at = a->map + s->offset;
     switch ((enum ann_section_kind)s->kind) {
@@ -182,6 +184,10 @@ static enum err place_section(const char *path, const struct ann_header *h,
         break;
     case ANN_SCALE:
         a->scale_at = at;
+        break;
+    case ANN_CURVE:
+        a->curve_at = at;
+        a->curve_len = s->length;
         break;
     case ANN_KIND_END:
         break;
@@ -257,10 +263,21 @@ static enum err check_codes(const char *path, struct ann_file *a, struct err_ctx
                                         : corrupt(path, "the scale of the codes is no scale", ctx);
 }
 
+static enum err decode_curve(const char *path, struct ann_file *a, struct err_ctx *ctx)
+{
+    struct err_ctx why;
+    err_clear(&why);
+    enum err e = a->curve_at ? recall_decode(a->curve_at, a->curve_len, &a->curve, &why) : ERR_OK;
+    return e == ERR_CORRUPT ? corrupt(path, why.detail, ctx)
+           : e != ERR_OK    ? err_set(ctx, e, "%.500s", why.detail)
+                            : ERR_OK;
+}
+
 static enum err check_sections(const char *path, struct ann_file *a, struct err_ctx *ctx)
 {
     const struct ann_shape *s = &a->shape;
     RETURN_NOT_OK(check_codes(path, a, ctx));
+    RETURN_NOT_OK(decode_curve(path, a, ctx));
     if (s->kind == INDEX_IVF)
         return check_lists(path, a, ctx);
     if (!a->links || !a->upper_at || (a->upper_lists > 0 && !a->upper))
@@ -342,6 +359,7 @@ void ann_file_close(void *ann)
     struct ann_file *a = ann;
     if (!a)
         return;
+    recall_free(a->curve);
     mapping_unwatch(a->watch);
     if (a->reserved)
         munmap(a->reserved, a->reserved_len);

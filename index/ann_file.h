@@ -21,6 +21,10 @@
  *   ANN_SCALE     how the codes were made (ann_format.h). Both are left out where codes would lose
  *                 neighbours, and in files of releases that knew none: a walk runs on the vectors
  *
+ * and of either kind:
+ *   ANN_CURVE     recall by effort, measured at the build (recall.h); left out in files of releases
+ *                 that did not measure
+ *
  * A list of links ends at its first ANN_NONE. Every row with a vector stands at exactly one node.
  *
  * Inverted lists (kind ivf):
@@ -43,6 +47,7 @@
 #include "index/codes.h"
 #include "index/distinct.h"
 #include "index/faiss_graph.h"
+#include "index/recall.h"
 #include "io/io.h"
 #include "store/segment.h"
 
@@ -82,8 +87,11 @@ struct ann_file {
     float code_recall;       /* of the R nearest by code, measured on a sample at the build */
     const float *centroids;  /* ivf only, like lists_at */
     const uint32_t *lists_at;
-    uint64_t bytes; /* of the file */
+    struct recall_curve *curve; /* NULL: never measured. Searches and the sampler share it */
+    uint64_t bytes;             /* of the file */
     const uint8_t *map;
+    const uint8_t *curve_at; /* the section */
+    uint64_t curve_len;
     const uint8_t *scale_at; /* the section */
     struct mapping *watch;
     void *reserved; /* address range that holds the map */
@@ -115,6 +123,22 @@ static inline const uint32_t *ann_list(const struct ann_file *a, uint32_t list, 
 static inline uint32_t ann_row(const struct ann_file *a, uint32_t node)
 {
     return a->rows ? a->rows[node] : node;
+}
+
+/* Node of a row; ANN_NONE when it is that of no node, or a twin. Graphs only. */
+static inline uint32_t ann_node(const struct ann_file *a, uint32_t row)
+{
+    uint32_t from = 0, to = a->shape.nodes;
+    if (!a->rows)
+        return row < to ? row : ANN_NONE;
+    while (from < to) {
+        uint32_t middle = from + (to - from) / 2;
+        if (a->rows[middle] < row)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < a->shape.nodes && a->rows[from] == row ? from : ANN_NONE;
 }
 
 /* The other rows of a node < nodes, *n of them, in the order of their keys. */
@@ -161,5 +185,9 @@ WARN_UNUSED enum err ann_file_write_ivf(struct io *io, const char *path,
                                         const struct ann_shape *shape,
                                         const struct ann_lists *lists,
                                         const struct ann_codes *codes, struct err_ctx *ctx);
+
+/* Appends a section to a file that was written and is not served yet. Synced when it returns. */
+WARN_UNUSED enum err ann_file_append(struct io *io, const char *path, uint32_t kind,
+                                     const void *data, size_t n, struct err_ctx *ctx);
 
 #endif

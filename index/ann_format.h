@@ -38,12 +38,17 @@ enum ann_section_kind {
     ANN_LISTS_AT,
     ANN_CODES,
     ANN_SCALE,
+    ANN_CURVE,
     ANN_KIND_END /* readers skip kinds from here on */
 };
 
 /* ANN_SCALE: u32 version, u32 scheme, u32 stride, u32 rerank permille, u32 sample, f32 recall of
  * the gate, zeros to ANN_SCALE_HEAD, dim x f32 lo, dim x f32 step. */
 enum { ANN_SCALE_VERSION = 1, ANN_SCALE_HEAD = 64, ANN_RERANK_PERMILLE_MAX = 100000 };
+
+/* ANN_CURVE: u32 version 1, u32 points, zeros to 32, then for each point, ascending by k and
+ * effort: u32 k, u32 effort, u32 queries, u32 0, f64 sum of the queries' recall, f64 sum of its
+ * squares, f64 microseconds a query, u64 0. (recall_curve.c) */
 
 struct ann_section {
     uint32_t kind;

@@ -1,5 +1,5 @@
 /* What the parts of the build child share: build_index.c (arguments, the process, the file's name),
- * build_graph.c and build_ivf.c (what goes into the file). */
+ * build_graph.c and build_ivf.c (what goes into the file), build_curve.c (how well it finds). */
 #ifndef LOADSTONE_INDEX_BUILD_INTERNAL_H
 #define LOADSTONE_INDEX_BUILD_INTERNAL_H
 
@@ -24,8 +24,12 @@ struct build {
 WARN_UNUSED enum err build_graph(const struct build *b, const char *path, struct err_ctx *ctx);
 WARN_UNUSED enum err build_ivf(const struct build *b, const char *path, struct err_ctx *ctx);
 
-/* Tells the parent what share is done. */
+/* Measures the file that was just written and appends what came out. */
+WARN_UNUSED enum err build_curve(const struct build *b, const char *path, struct err_ctx *ctx);
+
+/* Tells the parent what share of the structure, then of its curve, is done. */
 void build_progress(double done);
+void build_progress_curve(double done);
 
 /* The part of a shape that every kind has. */
 struct ann_shape build_shape(const struct build *b);

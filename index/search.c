@@ -194,6 +194,9 @@ static enum err check_params(const struct snapshot *s, size_t nq, const struct s
     if (p->nprobe > SEARCH_NPROBE_MAX)
         return err_set(ctx, ERR_INVALID, "nprobe is %u; it must be 1 to %d", p->nprobe,
                        SEARCH_NPROBE_MAX);
+    if (!(p->recall >= 0 && p->recall <= 1))
+        return err_set(ctx, ERR_INVALID, "recall is %g; it must be above 0, and 1 at most",
+                       p->recall);
     if (nq > SEARCH_QUERIES_MAX)
         return err_set(ctx, ERR_TOO_LARGE, "%zu queries in one request; the limit is %d", nq,
                        SEARCH_QUERIES_MAX);
@@ -216,6 +219,30 @@ static void choose_ways(const struct snapshot *s, const struct search_params *p,
         if (plan_match_pays(&plan[i], p, nq, group))
             plan_match_all(s, &plan[i], scratch);
     }
+}
+
+/* Adds the plan to the report; ERR_UNPROCESSABLE when the recall asked for is out of reach. */
+static enum err settle_plan(const struct snapshot *s, const struct search_params *p,
+                            const struct view_plan *plan, struct err_ctx *ctx)
+{
+    struct search_report *r = p->report;
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (!plan[i].a || s->views[i].live == 0)
+            continue;
+        if (plan[i].unreached)
+            return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "recall",
+                              "recall %g at k = %u is out of reach of the index: the highest that "
+                              "was measured, with 95 %% confidence, is %.4f; ask for less, or for "
+                              "exact",
+                              p->recall, p->k, floor(plan[i].highest * 1e4) / 1e4);
+        if (!r)
+            continue;
+        uint32_t *effort = plan[i].a->shape.kind == INDEX_IVF ? &r->nprobe : &r->ef;
+        *effort = *effort < plan[i].effort ? plan[i].effort : *effort;
+        if (!isnan(r->recall) && !(plan[i].recall >= r->recall))
+            r->recall = plan[i].recall;
+    }
+    return ERR_OK;
 }
 
 static enum err search_group(const struct snapshot *s, const struct search_params *p,
@@ -251,8 +278,9 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
             all[i].exclude = p->exclude[first + i];
         epoch_enter();
         choose_ways(s, p, nq, group, plan, scratch);
-        enum err e =
-            search_group(s, p, plan, all, n, scratch, hits + first * p->k, nhits + first, ctx);
+        enum err e = settle_plan(s, p, plan, ctx);
+        if (e == ERR_OK)
+            e = search_group(s, p, plan, all, n, scratch, hits + first * p->k, nhits + first, ctx);
         epoch_leave();
         RETURN_NOT_OK(e);
     }

@@ -16,10 +16,21 @@ enum {
     SEARCH_NPROBE_MAX = NLIST_MAX
 };
 
+/* What effort several searches took: the highest over all views. */
+struct search_report {
+    uint32_t ef, nprobe; /* 0: no graph, no lists */
+    double recall;       /* to expect, the lowest; NAN: not known. Start with 1 */
+};
+
 struct search_params {
     uint32_t k;
-    uint32_t ef;     /* graph effort; 0 = default (max(k, 128)); raised to k when below */
-    uint32_t nprobe; /* inverted lists read; 0 = default (a 32nd); all of them: exact */
+    /* How much of the true k nearest to find, at least, in the mean: each structure is searched
+     * with the least effort that reached it when measured (recall.h); a view whose structure was
+     * never measured is scanned. ERR_UNPROCESSABLE when no effort did. 0 = RECALL_DEFAULT as far as
+     * it can be reached. Structures that an effort of their own is named for go by that. */
+    double recall;
+    uint32_t ef;     /* graph effort; raised to k when below */
+    uint32_t nprobe; /* inverted lists read; all of them: exact */
     bool exact;      /* scan everything */
     /* Only rows that match are hits: k of them where so many do, whatever the effort. NULL = all */
     const struct filter *filter;
@@ -34,7 +45,9 @@ struct search_params {
      * queries wants that: nothing is as easy to find as what the query itself is linked to. The row
      * must have no twin and stand on the bottom layer only */
     bool unknown;
+    bool unsampled;          /* a measurement itself: not for the sampler of live queries */
     const uint32_t *efforts; /* per view: ef or nprobe, whatever else is asked for; NULL = none */
+    struct search_report *report; /* what was done is put together there; NULL = nobody asks */
     /* A thread that should not be held up: a walk that would take longer, its scan included, ends
      * with ERR_AGAIN, and the search is to be made elsewhere. 0 = it may take what it takes */
     double walk_us_max;
@@ -76,8 +89,10 @@ void search_plan_get(const struct snapshot *s, size_t nq, const struct search_pa
 enum search_way { SEARCH_SCAN, SEARCH_GRAPH, SEARCH_LISTS };
 struct search_step {
     enum search_way way;
-    uint64_t rows; /* live */
-    double share;  /* of them, that match the filter: estimated from a sample; 1 without one */
+    uint64_t rows;   /* live */
+    double share;    /* of them, that match the filter: estimated from a sample; 1 without one */
+    uint32_t effort; /* ef or nprobe; 0: scanned */
+    double recall;   /* to expect; NAN: not known */
 };
 void search_explain(const struct snapshot *s, size_t nq, const struct search_params *p,
                     uint32_t view, struct search_step *out);

@@ -389,29 +389,13 @@ static uint32_t descend(struct walk *w, float *distance)
     return node;
 }
 
-/* Node of a row; ANN_NONE when it is that of no node, or a twin. */
-static uint32_t node_of_row(const struct ann_file *a, uint32_t row)
-{
-    uint32_t from = 0, to = a->shape.nodes;
-    if (!a->rows)
-        return row < to ? row : ANN_NONE;
-    while (from < to) {
-        uint32_t middle = from + (to - from) / 2;
-        if (a->rows[middle] < row)
-            from = middle + 1;
-        else
-            to = middle;
-    }
-    return from < a->shape.nodes && a->rows[from] == row ? from : ANN_NONE;
-}
-
 /* Marks the node of the row left out as visited, so that no way leads through it. */
 static void hide_excluded(struct walk *w)
 {
     const struct row_ref *left_out = &w->query->exclude;
     uint32_t node = ANN_NONE;
     if (left_out->view == w->view_index)
-        node = node_of_row(w->a, left_out->row);
+        node = ann_node(w->a, left_out->row);
     if (node != ANN_NONE && visit(w, node))
         touch(w, &node, 1);
 }

@@ -110,7 +110,10 @@ struct view_plan {
     uint32_t view;
     const struct ann_file *a; /* NULL: scan */
     struct allowed allowed;
-    uint32_t effort;       /* ef of a walk, or lists to read; 0 where a view is scanned */
+    uint32_t effort; /* ef of a walk, or lists to read; 0 where a view is scanned */
+    double recall;   /* to expect; NAN: unknown */
+    bool unreached;  /* the recall asked for was never measured; `highest` was */
+    double highest;
     double share;          /* of the live rows, that match; NAN: not estimated */
     uint64_t measured_max; /* nodes that a walk measures before it gives up */
     bool short_of_time;    /* measured_max comes from walk_us_max, or the scan would take longer */

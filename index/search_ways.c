@@ -20,25 +20,13 @@
 #include "base/epoch.h"
 #include "index/ivf.h"
 
-enum { EF_DEFAULT = 128, SAMPLE_ROWS = 1024 };
+enum { EF_DEFAULT = 128, LISTS_FILTERED = 2, SAMPLE_ROWS = 1024 };
 
 /* Microseconds. A scan streams its rows from memory once and computes for each query; a walk jumps
  * from row to row; so does a look at the features of one. */
 static const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
 static const double jump_us = 0.03, scattered_us = 0.00012;
 static const double skip_us = 0.008; /* to a row that is known ahead */
-
-/* What a structure of the view is searched with: ef, or how many lists are read. */
-static uint32_t view_effort(const struct ann_file *a, const struct search_params *p, uint32_t view)
-{
-    uint32_t asked = a->shape.kind == INDEX_IVF ? p->nprobe : p->ef;
-    if (p->efforts)
-        asked = p->efforts[view];
-    if (a->shape.kind == INDEX_IVF)
-        return asked ? asked : ivf_nprobe_default(a->shape.nlist);
-    asked = asked ? asked : EF_DEFAULT;
-    return asked < p->k ? p->k : asked;
-}
 
 /* ---- allowed rows ---- */
 
@@ -150,16 +138,77 @@ static double view_cost_us(const struct view_plan *plan, const struct search_par
 
 /* ---- ways ---- */
 
+static void estimate(struct view_plan *plan)
+{
+    if (isnan(plan->share))
+        plan->share = filter_share(plan->allowed.filter, plan->allowed.view, SAMPLE_ROWS);
+}
+
+/* Rows that match may lie farther away than the nearest lists: until live queries tell, a filter
+ * gets LISTS_FILTERED times what rows without one needed. Without a curve, recall can't be
+ * promised: who asks for it gets a scan. */
+static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
+                             const struct search_params *p, unsigned class)
+{
+    double target = p->recall > 0 ? p->recall : RECALL_DEFAULT;
+    bool ivf = a->shape.kind == INDEX_IVF;
+    struct recall_choice c = {0};
+    if (a->curve)
+        recall_choose(a->curve, target, p->k, class, &c);
+    if (c.effort == 0) {
+        plan->effort = ivf ? ivf_nprobe_default(a->shape.nlist) : EF_DEFAULT;
+        plan->recall = NAN;
+        return p->recall == 0;
+    }
+    plan->effort = c.effort * (ivf && class > 0 && !c.heard ? LISTS_FILTERED : 1);
+    plan->recall = c.recall;
+    plan->unreached = p->recall > 0 && !c.reached && !c.scan;
+    plan->highest = c.highest;
+    return p->recall == 0 || !c.scan;
+}
+
+/* Sets what the structure is searched with; false: not at all. */
+static bool set_effort(struct view_plan *plan, const struct ann_file *a,
+                       const struct search_params *p)
+{
+    bool ivf = a->shape.kind == INDEX_IVF;
+    uint32_t asked = p->efforts ? p->efforts[plan->view] : ivf ? p->nprobe : p->ef;
+    if (p->filter && a->curve)
+        estimate(plan);
+    unsigned class = recall_class(p->filter, plan->share);
+    bool use = true;
+    if (asked) {
+        plan->effort = asked;
+        plan->recall = a->curve ? recall_expect(a->curve, p->k, class, asked) : NAN;
+    } else {
+        use = effort_by_recall(plan, a, p, class);
+    }
+    if (!ivf && plan->effort < p->k)
+        plan->effort = p->k;
+    return use;
+}
+
+static void plan_scan(struct view_plan *plan)
+{
+    plan->a = NULL;
+    plan->effort = 0;
+    plan->recall = 1;
+    plan->unreached = false;
+}
+
 /* The structure to search a view with, and the effort; none where a scan costs less. */
 static void choose_structure(struct view_plan *plan, const struct search_params *p)
 {
     const struct view *v = plan->allowed.view;
     const struct ann_file *a = p->exact ? NULL : segment_ann(v->segment);
-    plan->a = NULL;
-    plan->effort = a ? view_effort(a, p, plan->view) : 0;
-    bool ivf = a && a->shape.kind == INDEX_IVF;
-    if (a && (ivf ? ivf_pays(v, a, plan->effort) : graph_pays(v, a, plan->effort)))
-        plan->a = a;
+    plan_scan(plan);
+    if (!a || !set_effort(plan, a, p))
+        return plan_scan(plan);
+    bool pays =
+        a->shape.kind == INDEX_IVF ? ivf_pays(v, a, plan->effort) : graph_pays(v, a, plan->effort);
+    if (!pays)
+        return plan_scan(plan);
+    plan->a = a;
 }
 
 void plan_start(const struct snapshot *s, const struct search_params *p, struct view_plan *plan)
@@ -170,12 +219,6 @@ void plan_start(const struct snapshot *s, const struct search_params *p, struct 
                                      .share = p->filter ? NAN : 1};
 }
 
-static void estimate(struct view_plan *plan)
-{
-    if (isnan(plan->share))
-        plan->share = filter_share(plan->allowed.filter, plan->allowed.view, SAMPLE_ROWS);
-}
-
 /* Scans instead where the filter makes that cheaper, and sets a walk's budget. */
 static void weigh(struct view_plan *plan, const struct search_params *p, uint32_t dim, double nq)
 {
@@ -183,7 +226,7 @@ static void weigh(struct view_plan *plan, const struct search_params *p, uint32_
     estimate(plan);
     double scan = scan_cost_us(plan, dim, nq);
     if (plan->share == 0 || view_cost_us(plan, p, dim, nq) >= scan) {
-        plan->a = NULL;
+        plan_scan(plan);
         return;
     }
     uint64_t budget = (uint64_t)(scan_cost_us(plan, dim, 1) / node_cost_us(plan, dim));
@@ -268,6 +311,8 @@ void search_explain(const struct snapshot *s, size_t nq, const struct search_par
     epoch_leave();
     out->rows = s->views[view].live;
     out->share = plan.share;
+    out->effort = plan.effort;
+    out->recall = plan.recall;
 }
 
 void search_plan_get(const struct snapshot *s, size_t nq, const struct search_params *p,

@@ -336,8 +336,13 @@ def test_explain(searched, request):
     query = vectors[0].tolist()
     way = {"flat": "scan", "hnsw": "graph", "ivf": "lists"}[kind]
     told = c.search(vector=query, k=3, explain=True)
-    assert told["explain"] == {
-        "filter": None, "segments": [{"rows": N, "way": way, "selectivity": 1}]}
+    (step,) = told["explain"]["segments"]
+    effort = {"flat": None, "hnsw": "ef", "ivf": "nprobe"}[kind]
+    assert told["explain"]["filter"] is None
+    assert {name: step[name] for name in ("rows", "way", "selectivity")} == {
+        "rows": N, "way": way, "selectivity": 1}
+    assert set(step) - {"rows", "way", "selectivity", "recall"} == ({effort} if effort else set())
+    assert step["recall"] == 1 if kind == "flat" else 0.95 <= step["recall"] < 1
     told = c.search(vector=query, k=3, filter="ANY<3 AND (NAME IS NULL)".lower(), explain=True)
     assert told["explain"]["filter"] == "any < 3 and name is null"
     assert [s["way"] for s in told["explain"]["segments"]] == ["scan"]

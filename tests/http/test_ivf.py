@@ -2,6 +2,7 @@
 short, both kinds are mapped again after SIGKILL, and an index that is rebuilt with other settings
 never gives a wrong answer meanwhile."""
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -233,8 +234,10 @@ def test_efforts_and_radius_that_cannot_be(client, collection):
     c = create(client, collection.name, "flat")
     c.load_vectors(np.eye(DIM, dtype=np.float32))
     q = [1.0] + [0.0] * (DIM - 1)
-    for two in ({"ef": 5, "nprobe": 5}, {"nprobe": 5, "exact": True}, {"ef": 5, "exact": True}):
-        problem(c.send_search(vector=q, **two), 400, "two efforts", "one of ef, nprobe, exact")
+    efforts = ({"ef": 5}, {"nprobe": 5}, {"exact": True}, {"recall": 0.9})
+    for a, b in itertools.combinations(efforts, 2):
+        refused = c.send_search(vector=q, **a, **b)
+        problem(refused, 400, "two efforts", "one of recall, ef, nprobe, exact")
     for nprobe in (0, -1, 65537):
         problem(c.send_search(vector=q, nprobe=nprobe), 400, "1 to 65536 (nprobe_max)")
     problem(c.send_search(vector=q, radius=-0.5), 422, "never below 0", field="radius")

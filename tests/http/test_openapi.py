@@ -27,6 +27,7 @@ def source_routes():
 
     routes = {}
     for entry in re.findall(r"\{(\.method.*?)\}[,;]?\n", text, re.S):
+        entry = re.sub(r"\"\s+\"", "", entry)  # a text in two literals
         fields = dict(re.findall(r"\.(\w+) = (\"[^\"]*\"|[^,}]+)", entry))
         method, path = fields["method"].strip('"'), "/" + fields["path"].strip('"').replace("*", "")
         routes[method, path] = (
