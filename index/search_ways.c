@@ -20,7 +20,7 @@
 #include "base/epoch.h"
 #include "index/ivf.h"
 
-enum { EF_DEFAULT = 128, LISTS_FILTERED = 2, SAMPLE_ROWS = 1024 };
+enum { EF_DEFAULT = 128, FILTERED_TIMES = 2, SAMPLE_ROWS = 1024 };
 
 /* Microseconds. A scan streams its rows from memory once and computes for each query; a walk jumps
  * from row to row; so does a look at the features of one. */
@@ -144,9 +144,9 @@ static void estimate(struct view_plan *plan)
         plan->share = filter_share(plan->allowed.filter, plan->allowed.view, SAMPLE_ROWS);
 }
 
-/* Rows that match may lie farther away than the nearest lists: until live queries tell, a filter
- * gets LISTS_FILTERED times what rows without one needed. Without a curve, recall can't be
- * promised: who asks for it gets a scan. */
+/* Rows that match may lie where the query does not: until live queries tell, a filter gets
+ * FILTERED_TIMES what rows without one needed. Without a curve, recall can't be promised: who asks
+ * for it gets a scan. */
 static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
                              const struct search_params *p, unsigned class)
 {
@@ -160,7 +160,7 @@ static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
         plan->recall = NAN;
         return p->recall == 0;
     }
-    plan->effort = c.effort * (ivf && class > 0 && !c.heard ? LISTS_FILTERED : 1);
+    plan->effort = c.effort * (class > 0 && !c.heard ? FILTERED_TIMES : 1);
     plan->recall = c.recall;
     plan->unreached = p->recall > 0 && !c.reached && !c.scan;
     plan->highest = c.highest;

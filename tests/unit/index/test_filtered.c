@@ -188,7 +188,7 @@ static void try_all(struct world *w, struct search_params p, double least)
             struct search_params exact = {.k = K, .exact = true, .filter = w->filter};
             p.filter = w->filter;
             run(w, &exact, QUERIES, wanted, nwanted);
-            if (w->rig.schema->metric == DIST_L2 && !p.ef)
+            if (w->rig.schema->metric == DIST_L2 && p.ef != 10)
                 expect_exact(w, K);
             for (size_t nq = 1; nq <= QUERIES; nq *= QUERIES) {
                 snprintf(what, sizeof(what), "%g %s, %zu at a time", shares[i], places[place], nq);
@@ -208,7 +208,18 @@ static void a_graph_finds_what_matches(void **state)
     (void)state;
     for (int m = 0; m < 3; m++) {
         world_open(&w, "hnsw", (enum metric)m);
-        try_all(&w, (struct search_params){.k = K}, 0.95);
+        try_all(&w, (struct search_params){.k = K, .ef = 128}, 0.95);
+        world_close(&w);
+    }
+}
+
+static void a_graph_asked_for_recall_finds_that(void **state)
+{
+    struct world w;
+    (void)state;
+    for (int m = DIST_COSINE; m <= DIST_L2; m++) { /* by inner product it is out of reach */
+        world_open(&w, "hnsw", (enum metric)m);
+        try_all(&w, (struct search_params){.k = K, .recall = 0.95}, 0.93);
         world_close(&w);
     }
 }
@@ -302,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_scan_finds_exactly_what_matches),
         cmocka_unit_test(a_graph_finds_what_matches),
+        cmocka_unit_test(a_graph_asked_for_recall_finds_that),
         cmocka_unit_test(lists_find_what_matches),
         cmocka_unit_test(low_effort_leaves_no_hit_out),
         cmocka_unit_test(radius_and_left_out_rows_combine_with_a_filter),
