@@ -31,7 +31,9 @@ enum err upkeep_compact(struct request *r, struct err_ctx *ctx)
     struct compact_result result;
     RETURN_NOT_OK(read_empty_body(r, ctx));
     RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
-    enum err e = collection_compact(c, &result, ctx);
+    enum err e = collection_seal(c, ctx);
+    if (e == ERR_OK)
+        e = collection_compact(c, &result, ctx);
     collection_release(c);
     RETURN_NOT_OK(e);
     buf_printf(&r->out,

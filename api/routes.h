@@ -49,6 +49,9 @@ enum err versions_diff(struct request *r, struct err_ctx *ctx);
 enum err version_export(struct request *r, struct err_ctx *ctx);
 enum err tag_export(struct request *r, struct err_ctx *ctx);
 
+/* route_faiss.c */
+enum err index_faiss_get(struct request *r, struct err_ctx *ctx);
+
 /* route_search.c */
 enum err search(struct request *r, struct err_ctx *ctx);
 

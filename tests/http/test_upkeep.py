@@ -321,4 +321,4 @@ def test_bad_requests(collection):
     problem(c.client.post(f"{c.path}/purge", {"keys": ["a"], "filter": "n > 1"}), 400, "filter")
     assert c.state() == state
     assert vacuum(c, dry_run=True)["dry_run"] is True
-    assert compact(c)["segments_before"] == 0
+    assert compact(c)["segments_before"] == 1  # rows in memory become one first

@@ -1,0 +1,83 @@
+/* GET ../index.faiss: the index of the newest version as a file that FAISS reads.
+ *
+ * The body is streamed in pieces (stream.h), with the ETag, the length and the ranges of an export.
+ *
+ * Threads: on a writer, since files are checked before the first byte. Failure: the sentence of
+ * faiss_export.h; behind the first byte the connection is cut. */
+#include "api/routes.h"
+
+#include <stdio.h>
+
+#include "api/conditional.h"
+#include "api/stream.h"
+#include "index/faiss_export.h"
+
+static enum err fill(void *arg, struct buf *out, bool *end, struct err_ctx *ctx)
+{
+    return faiss_export_fill(arg, STREAM_PIECE_BYTES, out, end, ctx);
+}
+
+static enum err choose_part(struct request *r, struct faiss_export *e, const char *etag,
+                            int64_t *length, struct err_ctx *ctx)
+{
+    uint64_t all = faiss_export_bytes(e), from, to;
+    *length = (int64_t)all;
+    request_add_header(r, "Accept-Ranges", "bytes");
+    switch (conditional_range(r, etag, all, &from, &to)) {
+    case RANGE_ALL:
+        return ERR_OK;
+    case RANGE_PART:
+        r->status = MHD_HTTP_PARTIAL_CONTENT;
+        request_add_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from,
+                           (unsigned long long)to - 1, (unsigned long long)all);
+        faiss_export_part(e, from, to);
+        *length = (int64_t)(to - from);
+        return ERR_OK;
+    case RANGE_OUTSIDE:
+        break;
+    }
+    request_add_header(r, "Content-Range", "bytes */%llu", (unsigned long long)all);
+    return err_set(ctx, ERR_RANGE, "the range %.60s lies outside of the %llu bytes", r->head.range,
+                   (unsigned long long)all);
+}
+
+/* *e is NULL once the stream has it. */
+static enum err answer(struct request *r, struct faiss_export **e, struct err_ctx *ctx)
+{
+    struct hash128 h = faiss_export_hash(*e);
+    const struct stream_source source = {*e, fill, faiss_export_free};
+    uint64_t version = faiss_export_version(*e);
+    char etag[ETAG_CAP];
+    bool unchanged;
+    int64_t length;
+    r->version = (int64_t)version;
+    snprintf(etag, sizeof(etag), "\"%016llx%016llx\"", (unsigned long long)h.hi,
+             (unsigned long long)h.lo);
+    request_add_header(r, "ETag", "%s", etag);
+    RETURN_NOT_OK(conditional_check(r, etag, &unchanged, ctx));
+    if (unchanged) {
+        r->status = MHD_HTTP_NOT_MODIFIED;
+        return ERR_OK;
+    }
+    RETURN_NOT_OK(choose_part(r, *e, etag, &length, ctx));
+    r->content_type = "application/octet-stream";
+    request_add_header(r, "Loadstone-Rows-Left-Out", "%u", faiss_export_left_out(*e));
+    request_add_header(r, "Content-Disposition", "attachment; filename=\"%s-v%llu.faiss\"",
+                       request_segment(r, 2)->text, (unsigned long long)version);
+    RETURN_NOT_OK(stream_new(r->service, &source, length, &r->stream, ctx));
+    *e = NULL;
+    return r->head_only ? ERR_OK : stream_start(r->stream, ctx);
+}
+
+enum err index_faiss_get(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    struct faiss_export *e = NULL;
+    RETURN_NOT_OK(request_hold_collection(r, &c, ctx));
+    enum err failed = faiss_export_new(c, &e, ctx);
+    if (failed == ERR_OK)
+        failed = answer(r, &e, ctx);
+    faiss_export_free(e);
+    collection_release(c);
+    return failed;
+}
