@@ -178,15 +178,24 @@ class OverHttp:
         return f"{self.collection.path}/search?k={K}&ef={effort}"
 
     def find(self, effort, path):
+        self.find_at(self.path(effort), path)
+
+    def find_recall(self, recall, path):
+        """Asked for recall instead; returns the effort it took, 0 where that was left open."""
+        answer = self.find_at(f"{self.collection.path}/search?k={K}&recall={recall}", path)
+        return int(answer.headers.get("Loadstone-Ef", 0))
+
+    def find_at(self, address, path):
         octets = "application/octet-stream"
         headers = {"Content-Type": octets, "Accept": octets}
         found = []
         for at in range(0, len(self.data.queries), 64):
             asked = self.data.queries[at : at + 64]
-            answer = self.daemon.client.post(self.path(effort), asked.tobytes(), headers=headers)
+            answer = self.daemon.client.post(address, asked.tobytes(), headers=headers)
             assert answer.status == 200, answer
             found.append(np.frombuffer(answer.body, "<i8", len(asked) * K))
         np.concatenate(found).tofile(path)
+        return answer
 
     def measure(self, effort, batch, seconds):
         """The settings stand in the address, so that one set of bodies serves all efforts."""

@@ -39,6 +39,9 @@ def table(result):
             f" {peer['searchable_s']:7.1f} {peer['build_cpu_s']:6.1f} | {peer['memory_per_vector']:8.0f}"
             f" {peer['disk_per_vector']:6.0f}"
         )
+    for target, point in result["asked_for_recall"].items():
+        less = f"; {point['less']:.4f} with less effort" if "less" in point else ""
+        print(f"asked for recall {target}: {point['recall']:.4f} at ef {point['ef']}{less}")
     if result["load_average"] > BUSY:
         print(
             f"other work ran here too (load average {result['load_average']:.1f}): trust ratios only"

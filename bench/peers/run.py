@@ -36,6 +36,7 @@ ROUNDS = int(os.environ.get("PEERS_ROUNDS", "5"))
 SECONDS = float(os.environ.get("PEERS_SECONDS", "0.5"))
 BATCH = 64
 TARGETS = (0.90, 0.95, 0.99)
+STEP = 1.3  # between two efforts that a build measures
 GRAPH = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640)
 LISTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LIBRARIES = {
@@ -167,7 +168,20 @@ class Run:
             self.each(self.round)
             self.busy = max(self.busy, os.getloadavg()[0])
             say(f"  round {number + 1} of {ROUNDS}")
+        self.asked = self.ask_for_recall()
         self.each(self.weigh)
+
+    def ask_for_recall(self):
+        """What a search that names recall gets, and what less effort would have got."""
+        http, found, asked = self.peers.get(HTTP), self.data.folder / "found", {}
+        for target in TARGETS if http else ():
+            ef = http.find_recall(target, found)
+            point = {"ef": ef, "recall": self.data.recall(found)}
+            if ef > 1:
+                http.find(round(ef / STEP), found)
+                point["less"] = self.data.recall(found)
+            asked[f"{target:.2f}"] = point
+        return asked
 
     def close(self):
         for peer in self.peers.values():
@@ -192,6 +206,7 @@ class Run:
             "reference": REFERENCE,
             "load_average": self.busy,
             "peers": peers,
+            "asked_for_recall": self.asked,
             "absent": self.absent,
         }
 
