@@ -14,8 +14,9 @@
 #include "base/metrics.h"
 #include "base/process.h"
 #include "base/version.h"
+#include "index/search.h"
 
-enum { COLLECTIONS_MAX = 256, FAMILIES = 10 };
+enum { COLLECTIONS_MAX = 256, FAMILIES = 11 };
 
 enum state { SERVING, READ_ONLY, QUARANTINED, OPENING, STATES };
 static const char *const state_names[STATES] = {"serving", "read_only", "quarantined", "opening"};
@@ -47,6 +48,9 @@ static const struct family {
     {"loadstone_collection_index_bytes", "Bytes of its ANN indexes."},
     {"loadstone_collection_index_progress", "Share of the index that is built, 0 to 1."},
     {"loadstone_collection_index_building", "1 while a build of its index runs or waits."},
+    {"loadstone_collection_recall",
+     "Estimated recall@10 of searches that name no effort: measured at builds, corrected by live "
+     "queries; 1 where all rows are looked at, NaN where it was never measured."},
     {"loadstone_collection_commit_time_seconds", "Unix time of the newest commit; 0: none."},
 };
 
@@ -57,11 +61,11 @@ static void look_at_open(struct survey *v, struct collection *c, struct sample *
     const struct snapshot *s = collection_snapshot(c);
     struct index_state index;
     index_state_get(v->request->service->indexer, c, s, &index);
-    const double values[FAMILIES] = {(double)s->version,     (double)s->rows,
-                                     (double)s->vectors,     (double)s->bytes,
-                                     (double)s->nviews,      (double)index.indexed_rows,
-                                     (double)index.bytes,    index.progress,
-                                     (double)index.building, (double)s->time_us / 1e6};
+    const double values[FAMILIES] = {
+        (double)s->version,        (double)s->rows,         (double)s->vectors,
+        (double)s->bytes,          (double)s->nviews,       (double)index.indexed_rows,
+        (double)index.bytes,       index.progress,          (double)index.building,
+        search_expected_recall(s), (double)s->time_us / 1e6};
     memcpy(out->values, values, sizeof values);
     for (uint32_t i = 0; i < s->nviews; i++)
         v->mapped_bytes += s->views[i].segment->tail ? 0 : s->views[i].segment->bytes;

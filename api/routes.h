@@ -55,6 +55,9 @@ enum err index_faiss_get(struct request *r, struct err_ctx *ctx);
 /* route_search.c */
 enum err search(struct request *r, struct err_ctx *ctx);
 
+/* route_recall.c */
+enum err collection_recall(struct request *r, struct err_ctx *ctx);
+
 /* route_fetch.c */
 enum err fetch_features(struct request *r, struct err_ctx *ctx);
 enum err fetch_row(struct request *r, struct err_ctx *ctx);

@@ -18,7 +18,6 @@ enum { MOST = 1000, LEAST = 200, FLAT = 3, QUERY_BYTES_MAX = 16 << 20 };
 #define COST_GROWTH 1.25 /* of a query, from one effort to the next */
 #define WANTED 0.85      /* recall below which nobody asks */
 #define FLAT_GAIN 0.0003
-#define ENOUGH 0.999 /* lower bound at which further efforts are of no use */
 
 static const uint32_t ks[] = {1, 10, 32, 100};
 enum { KS = sizeof(ks) / sizeof(ks[0]) };
@@ -77,7 +76,7 @@ static enum err measure_k(struct curve *c, unsigned i, struct err_ctx *ctx)
         budget_us -= p->us * queries;
         c->left_us -= p->us * queries;
         last = p;
-        if (recall_lower(p) > ENOUGH || p->sum >= queries || (j >= FLAT && is_flat(p)))
+        if (recall_lower(p) > RECALL_ENOUGH || p->sum >= queries || (j >= FLAT && is_flat(p)))
             break;
     }
     build_progress_curve((double)(i + 2) / (KS + 1));

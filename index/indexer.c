@@ -23,6 +23,7 @@
 #include "base/epoch.h"
 #include "base/log.h"
 #include "index/kernels.h"
+#include "index/recall_live.h"
 
 enum { ROWS_MIN_DEFAULT = 1000, MEMORY_BYTES_MIN = 16 << 20 };
 
@@ -138,9 +139,13 @@ void indexer_rebuild(struct indexer *ix, struct collection *c)
 enum err indexer_new(const struct indexer_options *o, struct indexer **out, struct err_ctx *ctx)
 {
     RETURN_NOT_OK(kernels_init(ctx));
+    RETURN_NOT_OK(recall_live_start(ctx));
     struct indexer *ix = calloc(1, sizeof(*ix));
-    if (!ix)
+    if (!ix) {
+        recall_live_stop();
         return err_no_memory(ctx, sizeof(*ix));
+    }
+    ix->sampling = true;
     ix->self = strdup(o->self);
     ix->threads = o->threads;
     ix->limits.rows_min = o->rows_min ? o->rows_min : ROWS_MIN_DEFAULT;
@@ -173,6 +178,9 @@ void indexer_stop(struct indexer *ix)
     if (ix->thread_started)
         pthread_join(ix->thread, NULL);
     ix->thread_started = false;
+    if (ix->sampling)
+        recall_live_stop();
+    ix->sampling = false;
     queue_clear(ix);
 }
 

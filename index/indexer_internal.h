@@ -40,6 +40,7 @@ struct indexer {
     struct plan_limits limits;
     pthread_t thread;
     bool thread_started;
+    bool sampling;               /* recall_live_start is owed its stop */
     pthread_mutex_t attach_lock; /* one structure is attached or taken off at a time */
     pthread_mutex_t lock;
     pthread_cond_t more; /* the queue has a job, or the indexer stops */

@@ -19,6 +19,7 @@
 #include "store/schema.h"
 
 #define RECALL_DEFAULT 0.95 /* of a search that names no effort */
+#define RECALL_ENOUGH 0.999 /* lower bound at which further efforts are of no use */
 
 enum {
     RECALL_LISTS = 4,   /* values of k that a curve may know */
@@ -83,6 +84,7 @@ struct recall_choice {
     uint32_t effort;
     bool heard;     /* live queries of this class have a say */
     bool reached;   /* else `effort` is the highest that was measured */
+    bool promised;  /* not reached by live queries, but by the rows of the build */
     bool scan;      /* live queries show that no effort reaches it, though rows did */
     double recall;  /* expected at `effort` */
     double highest; /* lower bound of the highest point */

@@ -216,6 +216,14 @@ static double between(double a, double b, double v)
     return b > a ? (v - a) / (b - a) : 1;
 }
 
+static bool rows_reach(const struct recall_list *l, double target)
+{
+    bool reach = false;
+    for (uint32_t i = 0; i < l->n && !reach; i++)
+        reach = recall_lower(&l->points[i]) >= target;
+    return reach;
+}
+
 void recall_choose(const struct recall_curve *c, double target, uint32_t k, unsigned class,
                    struct recall_choice *out)
 {
@@ -234,8 +242,8 @@ void recall_choose(const struct recall_curve *c, double target, uint32_t k, unsi
     out->highest = lower_at(c, list, class, last);
     out->reached = here >= target;
     out->heard = atomic_load_explicit(&c->nheard[list][class], memory_order_relaxed) >= HEARD_MIN;
-    out->scan = !out->reached && recall_lower(&l->points[last]) >= target &&
-                mean_at(c, list, class, last) < target &&
+    out->promised = !out->reached && rows_reach(l, target);
+    out->scan = out->promised && mean_at(c, list, class, last) < target &&
                 atomic_load_explicit(&c->nheard[list][class], memory_order_relaxed) >= SCAN_HEARD;
     if (i > 0 && out->reached) {
         double before = l->points[i - 1].effort;

@@ -247,3 +247,68 @@ enum err recall_try(struct recall_sample *s, uint32_t k, uint32_t queries, const
     out->us = queries ? (recall_thread_us() - start_us) / queries : 0;
     return ERR_OK;
 }
+
+/* ---- all structures of a snapshot ---- */
+
+/* The largest structure of each kind; 0: there is none. */
+static void find_sizes(const struct snapshot *s, uint32_t *nodes, uint32_t *lists)
+{
+    *nodes = *lists = 0;
+    epoch_enter();
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct ann_file *a = segment_ann(s->views[i].segment);
+        if (!a || s->views[i].live == 0)
+            continue;
+        if (a->shape.kind == INDEX_IVF && a->shape.nlist > *lists)
+            *lists = a->shape.nlist;
+        else if (a->shape.kind != INDEX_IVF && a->shape.nodes + a->shape.twins > *nodes)
+            *nodes = a->shape.nodes + a->shape.twins;
+    }
+    epoch_leave();
+}
+
+/* What each view is searched with; a view without structure is scanned whatever stands there. */
+static void fill_efforts(const struct snapshot *s, const struct recall_step *step,
+                         uint32_t *efforts)
+{
+    epoch_enter();
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        const struct ann_file *a = segment_ann(s->views[i].segment);
+        efforts[i] = a && a->shape.kind == INDEX_IVF ? step->nprobe : step->ef;
+    }
+    epoch_leave();
+}
+
+/* Moves on to the i-th effort of each kind, or leaves the last one; false behind the last of both.
+ */
+static bool next_step(struct recall_step *step, uint32_t nodes, uint32_t lists, uint32_t k,
+                      uint32_t i)
+{
+    uint32_t ef = nodes ? recall_effort_at(INDEX_HNSW, nodes, k, i) : 0;
+    uint32_t nprobe = lists ? recall_effort_at(INDEX_IVF, lists, k, i) : 0;
+    step->ef = ef ? ef : step->ef;
+    step->nprobe = nprobe ? nprobe : step->nprobe;
+    return ef || nprobe;
+}
+
+enum err recall_sweep(struct recall_sample *s, uint32_t k, double budget_us,
+                      struct recall_step *steps, uint32_t *n, struct err_ctx *ctx)
+{
+    uint32_t nodes, lists, *efforts = calloc(s->snapshot->nviews + 1u, sizeof(*efforts));
+    struct recall_step step = {0};
+    enum err e = efforts ? ERR_OK : err_no_memory(ctx, s->snapshot->nviews * sizeof(*efforts));
+    find_sizes(s->snapshot, &nodes, &lists);
+    *n = 0;
+    while (e == ERR_OK && s->known > 0 && budget_us > 0 && next_step(&step, nodes, lists, k, *n)) {
+        fill_efforts(s->snapshot, &step, efforts);
+        e = recall_try(s, k, s->known, efforts, &step.point, ctx);
+        if (e != ERR_OK)
+            break;
+        steps[(*n)++] = step;
+        budget_us -= step.point.us * s->known;
+        if (recall_lower(&step.point) > RECALL_ENOUGH || step.point.sum >= s->known)
+            break;
+    }
+    free(efforts);
+    return e;
+}

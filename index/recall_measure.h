@@ -48,6 +48,18 @@ WARN_UNUSED enum err recall_try(struct recall_sample *s, uint32_t k, uint32_t qu
                                 const uint32_t *efforts, struct recall_point *out,
                                 struct err_ctx *ctx);
 
+/* One effort over all structures of a snapshot. */
+struct recall_step {
+    uint32_t ef, nprobe; /* 0: no graph, no lists */
+    struct recall_point point;
+};
+
+/* Rising efforts for k rows with all queries whose neighbours are known, until hardly anything is
+ * missed, or until `budget_us` of processor time are used up. *n of them to steps[RECALL_POINTS];
+ * none when nothing is indexed. */
+WARN_UNUSED enum err recall_sweep(struct recall_sample *s, uint32_t k, double budget_us,
+                                  struct recall_step *steps, uint32_t *n, struct err_ctx *ctx);
+
 /* The i-th effort to try for a structure of `size` nodes or lists; 0 behind the last. Each is about
  * a third more than the one before. */
 uint32_t recall_effort_at(enum index_kind kind, uint32_t size, uint32_t k, uint32_t i);

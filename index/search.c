@@ -21,6 +21,7 @@
 
 #include "base/epoch.h"
 #include "index/distance.h"
+#include "index/recall_live.h"
 
 enum { GROUP_BYTES = 8 << 20, GROUP_QUERIES_MAX = 64 };
 
@@ -276,12 +277,16 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
             return err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
         for (size_t i = 0; p->exclude && i < n; i++)
             all[i].exclude = p->exclude[first + i];
-        epoch_enter();
+        if (!p->exact) /* a scan may take long, and reads no structure */
+            epoch_enter();
         choose_ways(s, p, nq, group, plan, scratch);
         enum err e = settle_plan(s, p, plan, ctx);
         if (e == ERR_OK)
             e = search_group(s, p, plan, all, n, scratch, hits + first * p->k, nhits + first, ctx);
-        epoch_leave();
+        if (e == ERR_OK)
+            recall_live_offer(s, queries + first * s->schema->dim, n, p, first, plan);
+        if (!p->exact)
+            epoch_leave();
         RETURN_NOT_OK(e);
     }
     return ERR_OK;

@@ -82,6 +82,9 @@ struct search_plan {
     uint32_t graphs, lists, scans;
     uint64_t rows_scanned;
 };
+/* What searches for 10 that name no effort may expect to find, over all live rows; 1 when they are
+ * scanned, NAN when nothing is known. */
+double search_expected_recall(const struct snapshot *s);
 void search_plan_get(const struct snapshot *s, size_t nq, const struct search_params *p,
                      struct search_plan *out);
 

@@ -162,7 +162,7 @@ static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
     }
     plan->effort = c.effort * (class > 0 && !c.heard ? FILTERED_TIMES : 1);
     plan->recall = c.recall;
-    plan->unreached = p->recall > 0 && !c.reached && !c.scan;
+    plan->unreached = p->recall > 0 && !c.reached && !c.promised;
     plan->highest = c.highest;
     return p->recall == 0 || !c.scan;
 }
@@ -313,6 +313,21 @@ void search_explain(const struct snapshot *s, size_t nq, const struct search_par
     out->share = plan.share;
     out->effort = plan.effort;
     out->recall = plan.recall;
+}
+
+double search_expected_recall(const struct snapshot *s)
+{
+    const struct search_params p = {.k = 10};
+    double known = 0, sum = 0;
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        struct search_step step;
+        search_explain(s, 1, &p, i, &step);
+        if (isnan(step.recall))
+            continue;
+        known += (double)step.rows;
+        sum += (double)step.rows * step.recall;
+    }
+    return known > 0 ? sum / known : s->rows > 0 ? NAN : 1;
 }
 
 void search_plan_get(const struct snapshot *s, size_t nq, const struct search_params *p,
