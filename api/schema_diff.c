@@ -126,6 +126,8 @@ static bool settings_differ(const struct schema *a, const struct schema *b, stru
            numbers_differ(out, "index.ef_construction", x->ef_construction, y->ef_construction,
                           patch) ||
            numbers_differ(out, "index.nlist", x->nlist, y->nlist, patch) ||
+           words_differ(out, "index.builder", index_builder_name(x->builder),
+                        index_builder_name(y->builder), patch) ||
            numbers_differ(out, "retention.versions", a->retention.versions, b->retention.versions,
                           patch) ||
            numbers_differ(out, "retention.hours", a->retention.hours, b->retention.hours, patch);

@@ -24,7 +24,7 @@ struct draft {
     enum metric metric;
     struct index_settings index;
     struct retention retention;
-    bool has_key, has_kind, has_nlist;
+    bool has_key, has_kind, has_nlist, has_builder;
     struct json_slice features, join_keys, partition_by;
     char event_time[NAME_MAX_BYTES + 1], created_time[NAME_MAX_BYTES + 1]; /* empty = none */
     const char *field;                                                     /* being read */
@@ -171,6 +171,17 @@ static enum err read_kind(struct json_reader *r, struct draft *d, struct err_ctx
                    word);
 }
 
+static enum err read_builder(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
+{
+    char word[32];
+    RETURN_NOT_OK(read_word(r, word, ctx));
+    d->has_builder = index_builder_parse(word, &d->index.builder);
+    if (d->has_builder)
+        return ERR_OK;
+    return err_set(ctx, ERR_UNPROCESSABLE, "unknown builder '%s': take auto, native or faiss",
+                   word);
+}
+
 static enum err read_m(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
 {
     return read_uint32(r, "m", M_MIN, M_MAX, &d->index.m, ctx);
@@ -192,6 +203,7 @@ static const struct field index_fields[] = {{"kind", read_kind},
                                             {"m", read_m},
                                             {"ef_construction", read_ef_construction},
                                             {"nlist", read_nlist},
+                                            {"builder", read_builder},
                                             {0}};
 
 static enum err read_index(struct json_reader *r, struct draft *d, struct err_ctx *ctx)
@@ -443,6 +455,8 @@ static void apply_settings(const struct draft *d, struct schema *s)
         s->index.ef_construction = d->index.ef_construction;
     if (d->has_nlist)
         s->index.nlist = d->index.nlist;
+    if (d->has_builder)
+        s->index.builder = d->index.builder;
     if (d->retention.versions != RETENTION_UNSET)
         s->retention.versions = d->retention.versions;
     if (d->retention.hours != RETENTION_UNSET)
@@ -597,6 +611,8 @@ void schema_write_json(const struct schema *s, struct buf *out)
                index_kind_name(s->index.kind), s->index.m, s->index.ef_construction);
     if (s->index.nlist)
         buf_printf(out, ",\"nlist\":%u", s->index.nlist);
+    if (s->index.builder != BUILDER_AUTO)
+        buf_printf(out, ",\"builder\":\"%s\"", index_builder_name(s->index.builder));
     buf_printf(out, "},\"retention\":{\"versions\":%u,\"hours\":%u}}", s->retention.versions,
                s->retention.hours);
 }

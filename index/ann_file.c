@@ -131,6 +131,8 @@ static uint64_t section_length(const struct ann_file *a, uint32_t kind)
         return ((uint64_t)s->nlist + 1) * sizeof(uint32_t);
     case ANN_CODES:
         return (uint64_t)s->nodes * code_stride(s->dim);
+    case ANN_MADE:
+        return ANN_MADE_BYTES;
     case ANN_SCALE:
         return ANN_SCALE_HEAD + 2 * (uint64_t)s->dim * sizeof(float);
     default:
@@ -188,6 +190,9 @@ static enum err place_section(const char *path, const struct ann_header *h,
     case ANN_CURVE:
         a->curve_at = at;
         a->curve_len = s->length;
+        break;
+    case ANN_MADE:
+        a->made_at = at;
         break;
     case ANN_KIND_END:
         break;
@@ -273,11 +278,31 @@ static enum err decode_curve(const char *path, struct ann_file *a, struct err_ct
                             : ERR_OK;
 }
 
+static enum err check_made(const char *path, struct ann_file *a, struct err_ctx *ctx)
+{
+    if (!a->made_at)
+        return ERR_OK;
+    struct cursor c = cursor_over(a->made_at, ANN_MADE_BYTES);
+    uint32_t version = cursor_u32(&c), builder = cursor_u32(&c), verdict = cursor_u32(&c);
+    uint32_t permille = cursor_u32(&c), sample = cursor_u32(&c), recall = cursor_u32(&c);
+    (void)permille;
+    (void)sample;
+    memcpy(&a->code_recall, &recall, sizeof(recall));
+    a->shape.builder = (enum index_builder)builder;
+    a->verdict = (enum codes_verdict)verdict;
+    bool ok = version == ANN_MADE_VERSION &&
+              (builder == BUILDER_FAISS || builder == BUILDER_NATIVE) && verdict >= CODES_TAKEN &&
+              verdict <= CODES_IMPOSSIBLE && (verdict == CODES_TAKEN) == (a->codes != NULL) &&
+              a->code_recall >= 0 && a->code_recall <= 1;
+    return ok ? ERR_OK : corrupt(path, "it says impossible things of how it was made", ctx);
+}
+
 static enum err check_sections(const char *path, struct ann_file *a, struct err_ctx *ctx)
 {
     const struct ann_shape *s = &a->shape;
     RETURN_NOT_OK(check_codes(path, a, ctx));
     RETURN_NOT_OK(decode_curve(path, a, ctx));
+    RETURN_NOT_OK(check_made(path, a, ctx));
     if (s->kind == INDEX_IVF)
         return check_lists(path, a, ctx);
     if (!a->links || !a->upper_at || (a->upper_lists > 0 && !a->upper))

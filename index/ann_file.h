@@ -22,6 +22,8 @@
  *                 neighbours, and in files of releases that knew none: a walk runs on the vectors
  *
  * and of either kind:
+ *   ANN_MADE      who built it, and what the gate said of codes; left out in files of releases that
+ *                 knew one builder only
  *   ANN_CURVE     recall by effort, measured at the build (recall.h); left out in files of releases
  *                 that did not measure
  *
@@ -46,7 +48,7 @@
 
 #include "index/codes.h"
 #include "index/distinct.h"
-#include "index/faiss_graph.h"
+#include "index/graph_source.h"
 #include "index/recall.h"
 #include "io/io.h"
 #include "store/segment.h"
@@ -65,10 +67,15 @@ struct ann_shape {
     uint32_t twins; /* further rows with the vector of a node */
     uint32_t dim;
     enum metric metric;
-    uint32_t m;               /* 0 for ivf */
-    uint32_t ef_construction; /* 0 for ivf */
-    uint32_t nlist;           /* 0 for hnsw */
+    uint32_t m;                 /* 0 for ivf */
+    uint32_t ef_construction;   /* 0 for ivf */
+    uint32_t nlist;             /* 0 for hnsw */
+    enum index_builder builder; /* BUILDER_AUTO: the file does not say */
 };
+
+/* What a build found about codes: taken, refused since they would lose neighbours, or impossible
+ * since their scale overflows. */
+enum codes_verdict { CODES_UNKNOWN, CODES_TAKEN, CODES_REFUSED, CODES_IMPOSSIBLE };
 
 struct ann_file {
     struct ann_shape shape;
@@ -81,18 +88,19 @@ struct ann_file {
     const uint32_t *rows;     /* NULL: node = row */
     const uint32_t *twins_at; /* NULL: no twins */
     const uint32_t *twins;
-    const float *norms;      /* NULL unless cosine */
-    const uint8_t *codes;    /* NULL: none */
-    struct code_scale scale; /* of the codes */
-    float code_recall;       /* of the R nearest by code, measured on a sample at the build */
-    const float *centroids;  /* ivf only, like lists_at */
+    const float *norms;         /* NULL unless cosine */
+    const uint8_t *codes;       /* NULL: none */
+    struct code_scale scale;    /* of the codes */
+    enum codes_verdict verdict; /* CODES_UNKNOWN in a file of a release without ANN_MADE */
+    float code_recall;          /* of the R nearest by code, measured on a sample at the build */
+    const float *centroids;     /* ivf only, like lists_at */
     const uint32_t *lists_at;
     struct recall_curve *curve; /* NULL: never measured. Searches and the sampler share it */
     uint64_t bytes;             /* of the file */
     const uint8_t *map;
-    const uint8_t *curve_at; /* the section */
+    const uint8_t *curve_at; /* the sections */
     uint64_t curve_len;
-    const uint8_t *scale_at; /* the section */
+    const uint8_t *scale_at, *made_at;
     struct mapping *watch;
     void *reserved; /* address range that holds the map */
     size_t reserved_len;
@@ -166,13 +174,14 @@ struct ann_codes {
     struct code_scale scale;
     float recall;
     uint32_t sample;
+    enum codes_verdict verdict; /* anything but CODES_TAKEN: the file gets none */
 };
 
 /* Writes `path` (must not exist) from a finished graph over the vectors of `rows`; `norms` (one per
- * node) is NULL unless the metric is cosine, `codes` where the file gets none. On error the file is
- * worthless and has no header. Synced when it returns. */
+ * node) is NULL unless the metric is cosine. On error the file is worthless and has no header.
+ * Synced when it returns. */
 WARN_UNUSED enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
-                                    struct faiss_graph *graph, const struct distinct *rows,
+                                    const struct graph_source *graph, const struct distinct *rows,
                                     const float *norms, const struct ann_codes *codes,
                                     struct err_ctx *ctx);
 

@@ -39,6 +39,7 @@ enum ann_section_kind {
     ANN_CODES,
     ANN_SCALE,
     ANN_CURVE,
+    ANN_MADE,
     ANN_KIND_END /* readers skip kinds from here on */
 };
 
@@ -49,6 +50,10 @@ enum { ANN_SCALE_VERSION = 1, ANN_SCALE_HEAD = 64, ANN_RERANK_PERMILLE_MAX = 100
 /* ANN_CURVE: u32 version 1, u32 points, zeros to 32, then for each point, ascending by k and
  * effort: u32 k, u32 effort, u32 queries, u32 0, f64 sum of the queries' recall, f64 sum of its
  * squares, f64 microseconds a query, u64 0. (recall_curve.c) */
+
+/* ANN_MADE: u32 version, u32 builder, u32 verdict of the gate, u32 rerank permille tried last, u32
+ * sample, f32 recall of the gate, zeros to ANN_MADE_BYTES. */
+enum { ANN_MADE_VERSION = 1, ANN_MADE_BYTES = 64 };
 
 struct ann_section {
     uint32_t kind;

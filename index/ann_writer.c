@@ -1,8 +1,8 @@
-/* Writes .ann files in one sequential pass: inverted lists from memory, a graph while FAISS gives
- * it out.
+/* Writes .ann files in one sequential pass: inverted lists from memory, a graph while its builder
+ * gives it out.
  *
  *   zeros for the header ─ links, node by node ─ upper_at ─ upper ─ rows ─ norms ─ twins_at ─ twins
- *   ─ codes ─ scale ─ sync ─ header
+ *   ─ codes ─ scale ─ made ─ sync ─ header
  *
  * Only the upper lists (about a 30th of the nodes have any) wait in memory until the links are
  * done. The header goes in last, after everything else is synced: a file that has one is whole.
@@ -20,7 +20,7 @@ struct ann_writer {
     struct ann_shape shape;
     const struct distinct *rows;
     const float *norms;
-    const struct ann_codes *codes; /* NULL: none */
+    const struct ann_codes *codes; /* with what the gate found */
     const uint8_t *layers;         /* borrowed from the graph walk */
     struct buf upper;
     uint32_t upper_lists, entry, layers_max;
@@ -81,8 +81,8 @@ static enum err on_begin(void *arg, uint32_t nodes, uint32_t m, const uint8_t *l
     struct ann_writer *w = arg;
     if (nodes != w->shape.nodes || m != w->shape.m)
         return err_set(ctx, ERR_INTERNAL,
-                       "FAISS wrote a graph of %u nodes with m %u; %u nodes with m %u were asked "
-                       "for",
+                       "the builder made a graph of %u nodes with m %u; %u nodes with m %u were "
+                       "asked for",
                        nodes, m, w->shape.nodes, w->shape.m);
     w->layers = layers;
     return section_begin(w, ANN_LINKS, (uint64_t)nodes * 2 * m * sizeof(uint32_t), ctx);
@@ -148,6 +148,25 @@ static enum err put_scale(struct ann_writer *w, struct err_ctx *ctx)
     return e;
 }
 
+static enum err put_made(struct ann_writer *w, struct err_ctx *ctx)
+{
+    const struct ann_codes *c = w->codes;
+    uint32_t recall;
+    struct buf b = {0};
+    memcpy(&recall, &c->recall, sizeof(recall));
+    buf_put_u32(&b, ANN_MADE_VERSION);
+    buf_put_u32(&b, w->shape.builder);
+    buf_put_u32(&b, c->verdict);
+    buf_put_u32(&b, c->scale.rerank_permille);
+    buf_put_u32(&b, c->sample);
+    buf_put_u32(&b, recall);
+    buf_put_zeros(&b, ANN_MADE_BYTES - b.len);
+    enum err e = b.failed ? err_no_memory(ctx, ANN_MADE_BYTES)
+                          : section_whole(w, ANN_MADE, b.data, b.len, ctx);
+    buf_deinit(&b);
+    return e;
+}
+
 static enum err put_codes(struct ann_writer *w, struct err_ctx *ctx)
 {
     size_t stride = code_stride(w->shape.dim);
@@ -158,6 +177,13 @@ static enum err put_codes(struct ann_writer *w, struct err_ctx *ctx)
     free(vector);
     free(code);
     return e == ERR_OK ? put_scale(w, ctx) : e;
+}
+
+static enum err put_verdict(struct ann_writer *w, struct err_ctx *ctx)
+{
+    if (w->codes->verdict == CODES_TAKEN)
+        RETURN_NOT_OK(put_codes(w, ctx));
+    return put_made(w, ctx);
 }
 
 static enum err put_rows(struct ann_writer *w, struct err_ctx *ctx)
@@ -185,7 +211,7 @@ static enum err on_end(void *arg, uint32_t entry, uint32_t layers, struct err_ct
     RETURN_NOT_OK(put_upper_at(w, ctx));
     RETURN_NOT_OK(section_whole(w, ANN_UPPER, w->upper.data, w->upper.len, ctx));
     RETURN_NOT_OK(put_rows(w, ctx));
-    return w->codes ? put_codes(w, ctx) : ERR_OK;
+    return put_verdict(w, ctx);
 }
 
 static void encode_header(const struct ann_writer *w, uint64_t file_bytes, struct buf *out)
@@ -257,21 +283,22 @@ static enum err write_file(struct io *io, const char *path, struct ann_writer *w
     return e;
 }
 
-static enum err put_graph(struct ann_writer *w, void *graph, struct err_ctx *ctx)
+static enum err put_graph(struct ann_writer *w, void *from, struct err_ctx *ctx)
 {
+    const struct graph_source *graph = from;
     const struct graph_sink sink = {w, on_begin, on_node, on_end};
-    return faiss_graph_walk(graph, &sink, ctx);
+    return graph->walk(graph->graph, &sink, ctx);
 }
 
 enum err ann_file_write(struct io *io, const char *path, const struct ann_shape *shape,
-                        struct faiss_graph *graph, const struct distinct *rows, const float *norms,
-                        const struct ann_codes *codes, struct err_ctx *ctx)
+                        const struct graph_source *graph, const struct distinct *rows,
+                        const float *norms, const struct ann_codes *codes, struct err_ctx *ctx)
 {
     ASSERT(rows->nodes == shape->nodes && rows->ntwins == shape->twins);
     struct ann_writer w = {.shape = *shape, .rows = rows, .norms = norms, .codes = codes};
     uint64_t hint = (uint64_t)shape->nodes * shape->m * 2 * sizeof(uint32_t);
-    hint += codes ? shape->nodes * code_stride(shape->dim) : 0;
-    enum err e = write_file(io, path, &w, hint, put_graph, graph, ctx);
+    hint += codes->verdict == CODES_TAKEN ? shape->nodes * code_stride(shape->dim) : 0;
+    enum err e = write_file(io, path, &w, hint, put_graph, (void *)graph, ctx);
     buf_deinit(&w.upper);
     return e;
 }
@@ -284,7 +311,7 @@ static enum err put_lists(struct ann_writer *w, void *from, struct err_ctx *ctx)
     RETURN_NOT_OK(section_whole(w, ANN_CENTROIDS, l->centroids, centroids, ctx));
     RETURN_NOT_OK(section_whole(w, ANN_LISTS_AT, l->at, (s->nlist + 1ull) * sizeof(uint32_t), ctx));
     RETURN_NOT_OK(section_whole(w, ANN_ROWS, l->rows, (uint64_t)s->nodes * sizeof(uint32_t), ctx));
-    return w->codes ? put_codes(w, ctx) : ERR_OK;
+    return put_verdict(w, ctx);
 }
 
 enum err ann_file_write_ivf(struct io *io, const char *path, const struct ann_shape *shape,
@@ -293,6 +320,7 @@ enum err ann_file_write_ivf(struct io *io, const char *path, const struct ann_sh
 {
     struct distinct nodes = {.nodes = shape->nodes, .rows = (uint32_t *)lists->rows};
     struct ann_writer w = {.shape = *shape, .rows = &nodes, .codes = codes};
-    uint64_t hint = shape->nodes * (sizeof(uint32_t) + (codes ? code_stride(shape->dim) : 0));
+    size_t code = codes->verdict == CODES_TAKEN ? code_stride(shape->dim) : 0;
+    uint64_t hint = shape->nodes * (sizeof(uint32_t) + code);
     return write_file(io, path, &w, hint, put_lists, (void *)lists, ctx);
 }

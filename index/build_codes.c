@@ -196,19 +196,20 @@ static double gate_recall(const struct gate *g, uint32_t k)
 }
 
 static enum err gate_pass(const struct segment *s, const struct distinct *rows,
-                          struct ann_codes *set, bool *passed, struct err_ctx *ctx)
+                          struct ann_codes *set, struct err_ctx *ctx)
 {
     struct gate g = {.segment = s, .rows = rows, .scale = &set->scale};
     enum err e = gate_open(&g, ctx);
-    *passed = false;
+    set->verdict = CODES_REFUSED;
     if (e == ERR_OK)
         set->sample = gate_rows(&g);
     size_t tries = sizeof(gate_permille) / sizeof(gate_permille[0]);
-    for (size_t i = 0; e == ERR_OK && !*passed && i < tries; i++) {
+    for (size_t i = 0; e == ERR_OK && set->verdict == CODES_REFUSED && i < tries; i++) {
         set->scale.rerank_permille = gate_permille[i];
         double one = gate_recall(&g, 1), more = gate_recall(&g, GATE_K);
         set->recall = (float)(one < more ? one : more);
-        *passed = set->recall >= GATE_RECALL;
+        if (set->recall >= GATE_RECALL)
+            set->verdict = CODES_TAKEN;
     }
     gate_close(&g);
     return e;
@@ -238,10 +239,9 @@ static enum err fit(const struct segment *s, const struct distinct *rows, struct
 }
 
 enum err build_codes(const struct segment *s, const struct distinct *rows, float **room,
-                     struct ann_codes *out, bool *passed, struct err_ctx *ctx)
+                     struct ann_codes *out, struct err_ctx *ctx)
 {
     uint32_t dim = s->schema->dim;
-    *passed = false;
     *room = malloc(2 * dim * sizeof(float));
     if (!*room)
         return err_no_memory(ctx, 2 * dim * sizeof(float));
@@ -249,7 +249,8 @@ enum err build_codes(const struct segment *s, const struct distinct *rows, float
                               .scale = {.scheme = code_scheme_of(s->schema->metric),
                                         .dim = dim,
                                         .lo = *room,
-                                        .step = *room + dim}};
+                                        .step = *room + dim},
+                              .verdict = CODES_IMPOSSIBLE};
     RETURN_NOT_OK(fit(s, rows, out, *room, ctx));
-    return code_scale_usable(&out->scale) ? gate_pass(s, rows, out, passed, ctx) : ERR_OK;
+    return code_scale_usable(&out->scale) ? gate_pass(s, rows, out, ctx) : ERR_OK;
 }

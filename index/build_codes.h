@@ -4,10 +4,10 @@
 
 #include "index/ann_file.h"
 
-/* Fits the scale to the vectors of the nodes and tries it on a sample. *passed is false when
- * codes would lose neighbours: the file then gets none, and its graph is walked on the vectors.
- * Takes little memory beside 16 MiB. *room holds lo and step and is to be freed, after an error
- * too. */
+/* Fits the scale to the vectors of the nodes and tries it on a sample. out->verdict
+ * is CODES_REFUSED when codes would lose neighbours: the file then gets none, and its graph is
+ * walked on the vectors. Takes little memory beside 16 MiB. *room holds lo and step and is to be
+ * freed, after an error too. */
 WARN_UNUSED enum err build_codes(const struct segment *s, const struct distinct *rows, float **room,
-                                 struct ann_codes *out, bool *passed, struct err_ctx *ctx);
+                                 struct ann_codes *out, struct err_ctx *ctx);
 #endif

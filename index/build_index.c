@@ -71,19 +71,21 @@ static enum err parse_kind(const char *text, enum index_kind *out, struct err_ct
     return err_set(ctx, ERR_INVALID, "--kind is \"%s\": hnsw and ivf are built", text);
 }
 
-static const struct option build_options[] = {{"segment", required_argument, NULL, 's'},
-                                              {"out", required_argument, NULL, 'o'},
-                                              {"kind", required_argument, NULL, 'k'},
-                                              {"m", required_argument, NULL, 'm'},
-                                              {"ef-construction", required_argument, NULL, 'e'},
-                                              {"nlist", required_argument, NULL, 'n'},
-                                              {"metric", required_argument, NULL, 'd'},
-                                              {"threads", required_argument, NULL, 't'},
-                                              {"memory-bytes", required_argument, NULL, 'b'},
-                                              {"collection", required_argument, NULL, 'c'},
-                                              {"parent", required_argument, NULL, 'p'},
-                                              {"awaited", no_argument, NULL, 'w'},
-                                              {NULL, 0, NULL, 0}};
+static enum err parse_builder(const char *text, enum index_builder *out, struct err_ctx *ctx)
+{
+    if (index_builder_parse(text, out))
+        return ERR_OK;
+    return err_set(ctx, ERR_INVALID, "--builder is \"%s\": take auto, faiss or native", text);
+}
+
+static const struct option build_options[] = {
+    {"segment", required_argument, NULL, 's'},    {"out", required_argument, NULL, 'o'},
+    {"kind", required_argument, NULL, 'k'},       {"builder", required_argument, NULL, 'r'},
+    {"m", required_argument, NULL, 'm'},          {"ef-construction", required_argument, NULL, 'e'},
+    {"nlist", required_argument, NULL, 'n'},      {"metric", required_argument, NULL, 'd'},
+    {"threads", required_argument, NULL, 't'},    {"memory-bytes", required_argument, NULL, 'b'},
+    {"collection", required_argument, NULL, 'c'}, {"parent", required_argument, NULL, 'p'},
+    {"awaited", no_argument, NULL, 'w'},          {NULL, 0, NULL, 0}};
 
 static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
 {
@@ -96,6 +98,8 @@ static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
         return ERR_OK;
     case 'k':
         return parse_kind(optarg, &a->kind, ctx);
+    case 'r':
+        return parse_builder(optarg, &a->builder, ctx);
     case 'n':
         return parse_number("nlist", optarg, NLIST_MAX, &a->nlist, ctx);
     case 'd':
@@ -118,8 +122,9 @@ static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
         return parse_id(optarg, a->collection_id, ctx);
     default:
         return err_set(ctx, ERR_INVALID,
-                       "usage: build-index --segment FILE --out FILE [--kind hnsw|ivf] [--m M] "
-                       "[--ef-construction E] [--nlist L] [--metric l2|ip|cosine] [--threads T] "
+                       "usage: build-index --segment FILE --out FILE [--kind hnsw|ivf] "
+                       "[--builder auto|faiss|native] [--m M] [--ef-construction E] [--nlist L] "
+                       "[--metric l2|ip|cosine] [--threads T] "
                        "[--memory-bytes N] [--collection ID] [--parent PID] [--awaited]");
     }
 }
@@ -180,12 +185,13 @@ static enum err limit_memory(const struct build_args *a, unsigned threads, struc
     return ERR_OK;
 }
 
+static const char out_of_memory[] =
+    "\nerror the build ran out of memory: raise --memory, or use index kind ivf or auto\n";
+
 /* Any thread, in the midst of FAISS: says it without allocating, and ends. */
 static void memory_is_out(void)
 {
-    static const char text[] =
-        "\nerror the build ran out of memory: raise --memory, or use index kind ivf or auto\n";
-    ssize_t written = write(STDOUT_FILENO, text, sizeof(text) - 1);
+    ssize_t written = write(STDOUT_FILENO, out_of_memory, sizeof(out_of_memory) - 1);
     _exit(written < 0 ? EXIT_FAILURE + 1 : EXIT_FAILURE);
 }
 
@@ -217,6 +223,11 @@ static enum err be_humble(const struct build_args *a, struct err_ctx *ctx)
     return limit ? limit_memory(a, (unsigned)threads, ctx) : ERR_OK;
 }
 
+unsigned build_threads(const struct build *b)
+{
+    return b->args->threads ? (unsigned)b->args->threads : (unsigned)omp_get_num_procs();
+}
+
 static void say_progress(double done)
 {
     printf("progress %.4f\n", done);
@@ -235,7 +246,10 @@ void build_progress_curve(double done)
 
 static int say_error(const struct err_ctx *ctx)
 {
-    printf("\nerror %s\n", ctx->detail);
+    if (ctx->code == ERR_NO_MEMORY)
+        fputs(out_of_memory, stdout);
+    else
+        printf("\nerror %s\n", ctx->detail);
     fflush(stdout);
     return EXIT_FAILURE;
 }

@@ -8,6 +8,7 @@
 struct build_args {
     const char *segment, *out, *metric;
     enum index_kind kind;
+    enum index_builder builder;
     uint8_t collection_id[16];
     uint64_t m, ef_construction, nlist, threads, memory_bytes, parent;
     bool awaited; /* a load waits for it */
@@ -26,6 +27,9 @@ WARN_UNUSED enum err build_ivf(const struct build *b, const char *path, struct e
 
 /* Measures the file that was just written and appends what came out. */
 WARN_UNUSED enum err build_curve(const struct build *b, const char *path, struct err_ctx *ctx);
+
+/* Threads that a build may use. */
+unsigned build_threads(const struct build *b);
 
 /* Tells the parent what share of the structure, then of its curve, is done. */
 void build_progress(double done);

@@ -190,9 +190,8 @@ static enum err write_lists(struct ivf_build *v, const char *path, struct err_ct
     const struct ann_lists lists = {v->centroids, v->lists_at, v->rows};
     const struct distinct nodes = {.nodes = v->shape.nodes, .rows = v->rows};
     struct ann_codes codes;
-    bool coded;
-    RETURN_NOT_OK(build_codes(v->build->segment, &nodes, &v->code_room, &codes, &coded, ctx));
-    return ann_file_write_ivf(v->build->io, path, &v->shape, &lists, coded ? &codes : NULL, ctx);
+    RETURN_NOT_OK(build_codes(v->build->segment, &nodes, &v->code_room, &codes, ctx));
+    return ann_file_write_ivf(v->build->io, path, &v->shape, &lists, &codes, ctx);
 }
 
 static enum err make_and_write(struct ivf_build *v, const char *path, struct err_ctx *ctx)
@@ -200,6 +199,7 @@ static enum err make_and_write(struct ivf_build *v, const char *path, struct err
     const struct build *b = v->build;
     uint32_t asked = b->args->nlist ? (uint32_t)b->args->nlist : b->segment->schema->index.nlist;
     v->shape = build_shape(b);
+    v->shape.builder = BUILDER_FAISS;
     v->shape.nodes = b->vectors;
     v->shape.nlist = ivf_nlist(asked, b->vectors);
     RETURN_NOT_OK(list_rows(v, ctx));

@@ -27,3 +27,4 @@ CFLAGS_kernels_avx512 := -O3
 CFLAGS_distinct := -O3
 CFLAGS_distance := -O3 -ffp-contract=off
 CFLAGS_codes := -O3 -ffp-contract=off
+CFLAGS_build_points := -O3

@@ -99,11 +99,11 @@ static enum err walk_stream(struct faiss_graph *g, struct walk *w)
     return graph_parser_finish(w->parser, w->ctx);
 }
 
-enum err faiss_graph_walk(struct faiss_graph *g, const struct graph_sink *sink, struct err_ctx *ctx)
+enum err faiss_graph_walk(void *graph, const struct graph_sink *sink, struct err_ctx *ctx)
 {
     struct walk w = {.ctx = ctx};
     RETURN_NOT_OK(graph_parser_new(sink, &w.parser, ctx));
-    enum err e = walk_stream(g, &w);
+    enum err e = walk_stream(graph, &w);
     graph_parser_free(w.parser);
     return e;
 }

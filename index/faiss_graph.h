@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#include "base/err.h"
+#include "index/graph_source.h"
 
 struct faiss_graph;
 
@@ -25,20 +25,8 @@ void faiss_graph_free(struct faiss_graph *g); /* NULL is allowed */
 WARN_UNUSED enum err faiss_graph_add(struct faiss_graph *g, const float *vectors, size_t n,
                                      struct err_ctx *ctx);
 
-/* What takes the graph. An error returned by a call ends the walk and is passed on. */
-struct graph_sink {
-    void *arg;
-    /* Once, first: layers[i] = number of layers of node i, 1 = bottom only; borrowed until the
-     * walk ends. m is the width of an upper list. */
-    enum err (*begin)(void *arg, uint32_t nodes, uint32_t m, const uint8_t *layers,
-                      struct err_ctx *ctx);
-    /* Each node in order: 2m links of the bottom layer, then m of each upper one; UINT32_MAX in
-     * the places that are free. */
-    enum err (*node)(void *arg, uint32_t node, const uint32_t *links, struct err_ctx *ctx);
-    /* Once, last. */
-    enum err (*end)(void *arg, uint32_t entry, uint32_t layers, struct err_ctx *ctx);
-};
-WARN_UNUSED enum err faiss_graph_walk(struct faiss_graph *g, const struct graph_sink *sink,
+/* Walks the finished graph, a struct faiss_graph, into a sink: a graph_source. */
+WARN_UNUSED enum err faiss_graph_walk(void *graph, const struct graph_sink *sink,
                                       struct err_ctx *ctx);
 
 /* The parser of that stream by itself: bytes of a FAISS "IHNf" index in pieces of any size. */

@@ -143,6 +143,8 @@ static enum err fill_args(const struct indexer *ix, const struct job *j, struct 
     if (!ivf) {
         t->argv[n++] = "--ef-construction";
         t->argv[n++] = t->ef;
+        t->argv[n++] = "--builder";
+        t->argv[n++] = (char *)index_builder_name(p->builder);
     }
     if (j->urgent)
         t->argv[n++] = "--awaited";

@@ -6,9 +6,9 @@
  * result differs from the exact one by at most kernels_error(d) times the sum of the magnitudes of
  * the terms. Norms are squared.
  *
- * The code_ forms measure 7-bit codes (codes.h) in whole numbers, exactly: the same on every
- * processor. There d is a multiple of 64 and the sums stay below 2^31 up to the largest dimension.
- * Codes above 127, which only a damaged file holds, give some number. */
+ * The code_ forms measure 7-bit codes (codes.h), code8_ 8-bit codes, in whole numbers, exactly: the
+ * same on every processor. There d is a multiple of 64 and the sums stay below 2^31 up to the
+ * largest dimension. Codes above 127, which only a damaged file holds, give some number. */
 #ifndef LOADSTONE_INDEX_KERNELS_H
 #define LOADSTONE_INDEX_KERNELS_H
 
@@ -16,6 +16,9 @@
 #include <stdint.h>
 
 #include "base/err.h"
+
+/* Up to this many dimensions a sum of squares of 8-bit differences is below 2^31. */
+enum { CODE8_DIM_MAX = 33000 };
 
 struct kernels {
     const char *name; /* "avx512vnni", "avx512", "avx2", "scalar" */
@@ -31,6 +34,8 @@ struct kernels {
     void (*code_l2_4)(const uint8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
     /* Sum of q[i] * c[i], q in -127..127. */
     void (*code_dot_4)(const int8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
+    /* Sum of (q[i] - c[i])^2, both 0..255; d <= CODE8_DIM_MAX. */
+    void (*code8_l2_4)(const uint8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4]);
     /* In double, summed in the order of distance.c: the same bits on every processor. */
     double (*dot_double)(const float *x, const float *y, size_t d);
     double (*squares_double)(const float *x, const float *y, size_t d);

@@ -82,8 +82,30 @@ ISA static void avx2_code_dot_4(const int8_t *q, const uint8_t *const c[4], size
     avx2_code_sum4(s, out);
 }
 
+ISA static inline __m256i avx2_code8_add(__m256i x, __m256i y, __m256i sum)
+{
+    __m256i zero = _mm256_setzero_si256();
+    __m256i t = _mm256_sub_epi8(_mm256_max_epu8(x, y), _mm256_min_epu8(x, y));
+    __m256i lo = _mm256_unpacklo_epi8(t, zero), hi = _mm256_unpackhi_epi8(t, zero);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lo, lo));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(hi, hi));
+}
+
+ISA static void avx2_code8_l2_4(const uint8_t *q, const uint8_t *const c[4], size_t d,
+                                int32_t out[4])
+{
+    __m256i zero = _mm256_setzero_si256(), s[4] = {zero, zero, zero, zero};
+    for (size_t i = 0; i < d; i += 32) {
+        __m256i x = avx2_load_code(q + i);
+        for (int r = 0; r < 4; r++)
+            s[r] = avx2_code8_add(x, avx2_load_code(c[r] + i), s[r]);
+    }
+    avx2_code_sum4(s, out);
+}
+
 #define CODE_L2_4 avx2_code_l2_4
 #define CODE_DOT_4 avx2_code_dot_4
+#define CODE8_L2_4 avx2_code8_l2_4
 #define DOT_DOUBLE distance_dot_avx2
 #define SQUARES_DOUBLE distance_squares_avx2
 #define ISA_NAME "avx2"

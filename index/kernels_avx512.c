@@ -47,7 +47,13 @@ ISA static inline __m512i avx512_code_add(__m512i sum, __m512i x, __m512i y)
     return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
-#define CODE_KERNELS(TARGET, NAME, ADD_PRODUCTS)                                                   \
+/* Adds the squares of 16-bit numbers, by pairs, to the lanes of sum. */
+ISA static inline __m512i avx512_squares_add(__m512i sum, __m512i x, __m512i y)
+{
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(x, y));
+}
+
+#define CODE_KERNELS(TARGET, NAME, ADD_PRODUCTS, ADD_SQUARES)                                      \
     TARGET static void NAME##_code_l2_4(const uint8_t *q, const uint8_t *const c[4], size_t d,     \
                                         int32_t out[4])                                            \
     {                                                                                              \
@@ -72,13 +78,30 @@ ISA static inline __m512i avx512_code_add(__m512i sum, __m512i x, __m512i y)
                 s[r] = ADD_PRODUCTS(s[r], _mm512_loadu_si512(c[r] + i), x);                        \
         }                                                                                          \
         avx512_code_sum4(s, out);                                                                  \
+    }                                                                                              \
+                                                                                                   \
+    TARGET static void NAME##_code8_l2_4(const uint8_t *q, const uint8_t *const c[4], size_t d,    \
+                                         int32_t out[4])                                           \
+    {                                                                                              \
+        __m512i zero = _mm512_setzero_si512(), s[4] = {zero, zero, zero, zero};                    \
+        for (size_t i = 0; i < d; i += 64) {                                                       \
+            __m512i x = _mm512_loadu_si512(q + i);                                                 \
+            for (int r = 0; r < 4; r++) {                                                          \
+                __m512i y = _mm512_loadu_si512(c[r] + i);                                          \
+                __m512i t = _mm512_sub_epi8(_mm512_max_epu8(x, y), _mm512_min_epu8(x, y));         \
+                __m512i lo = _mm512_unpacklo_epi8(t, zero), hi = _mm512_unpackhi_epi8(t, zero);    \
+                s[r] = ADD_SQUARES(ADD_SQUARES(s[r], lo, lo), hi, hi);                             \
+            }                                                                                      \
+        }                                                                                          \
+        avx512_code_sum4(s, out);                                                                  \
     }
 
-CODE_KERNELS(ISA, avx512, avx512_code_add)
-CODE_KERNELS(ISA_VNNI, vnni, _mm512_dpbusd_epi32)
+CODE_KERNELS(ISA, avx512, avx512_code_add, avx512_squares_add)
+CODE_KERNELS(ISA_VNNI, vnni, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32)
 
 #define CODE_L2_4 avx512_code_l2_4
 #define CODE_DOT_4 avx512_code_dot_4
+#define CODE8_L2_4 avx512_code8_l2_4
 #define DOT_DOUBLE distance_dot_avx512
 #define SQUARES_DOUBLE distance_squares_avx512
 #define ISA_NAME "avx512"
@@ -106,6 +129,7 @@ const struct kernels kernels_avx512vnni = {
     .dot_norm_4 = body_dot_norm_4,
     .code_l2_4 = vnni_code_l2_4,
     .code_dot_4 = vnni_code_dot_4,
+    .code8_l2_4 = vnni_code8_l2_4,
     .dot_double = DOT_DOUBLE,
     .squares_double = SQUARES_DOUBLE,
 };

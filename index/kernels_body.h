@@ -7,7 +7,7 @@
  *   LOAD(p)        LANES floats from any address; LOAD_PART(p, n) the first n < LANES, zeros after
  *   ZERO() ADD(a, b) SUB(a, b) FMA(a, b, c) = a * b + c
  *   SUM(v)         the sum of the lanes; SUM4(v, out) those of v[0..3]
- *   CODE_L2_4, CODE_DOT_4   functions on codes, which have little in common
+ *   CODE_L2_4, CODE_DOT_4, CODE8_L2_4   functions on codes, which have little in common
  *   DOT_DOUBLE, SQUARES_DOUBLE   from distance.c
  *
  * The single forms keep four accumulators in flight, the forms over four rows one for each row:
@@ -145,6 +145,7 @@ const struct kernels ISA_TABLE = {
     .dot_norm_4 = body_dot_norm_4,
     .code_l2_4 = CODE_L2_4,
     .code_dot_4 = CODE_DOT_4,
+    .code8_l2_4 = CODE8_L2_4,
     .dot_double = DOT_DOUBLE,
     .squares_double = SQUARES_DOUBLE,
 };

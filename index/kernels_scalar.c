@@ -56,6 +56,7 @@ static void scalar_code_dot_4(const int8_t *q, const uint8_t *const c[4], size_t
 #define ISA
 #define CODE_L2_4 scalar_code_l2_4
 #define CODE_DOT_4 scalar_code_dot_4
+#define CODE8_L2_4 scalar_code_l2_4
 #define DOT_DOUBLE distance_dot_scalar
 #define SQUARES_DOUBLE distance_squares_scalar
 #define ISA_NAME "scalar"

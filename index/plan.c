@@ -1,7 +1,9 @@
 /* Decides what a segment gets, and how much memory there is for it.
  *
- * The estimate for a graph, per vector: its floats, 2m links of 4 bytes with the slack that FAISS's
- * arrays have while they grow, upper layers and row lists. Measured peaks lie below it.
+ * The estimate for a graph is the larger of the builders', per vector: for FAISS its floats, 2m
+ * links of 4 bytes with the slack that its arrays have while they grow, upper layers and row lists;
+ * for the native one, on codes or floats, 2m links and their distances. Measured peaks lie below
+ * it.
  *
  * Limits of cgroups come from the kernel's files: version 2 names the process's group in
  * /proc/self/cgroup, and each group up to the root may have a memory.max; version 1 has one file.
@@ -15,14 +17,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "index/build_native.h"
 #include "index/ivf.h"
 
-enum { AUTO_BYTES = 8 << 20, NODE_BYTES = 48, BUILD_BYTES = 32 << 20 };
+enum { AUTO_BYTES = 8 << 20, NODE_BYTES = 48, ROWS_BYTES = 12, BUILD_BYTES = 32 << 20 };
 
 uint64_t plan_hnsw_bytes(uint32_t vectors, uint32_t dim, uint32_t m)
 {
     uint64_t floats = 4ull * dim, links = 8ull * m;
-    return vectors * (floats + links + links / 2 + NODE_BYTES) + BUILD_BYTES;
+    uint64_t faiss = vectors * (floats + links + links / 2 + NODE_BYTES);
+    bool padded = code_stride(dim) > floats;
+    uint64_t native = native_bytes(vectors, dim, m, padded) + vectors * ROWS_BYTES;
+    return (faiss > native ? faiss : native) + BUILD_BYTES;
 }
 
 struct index_plan plan_segment(const struct schema *schema, uint32_t vectors,
@@ -42,6 +48,7 @@ struct index_plan plan_segment(const struct schema *schema, uint32_t vectors,
     if (p.kind == INDEX_HNSW) {
         p.m = set->m;
         p.ef_construction = set->ef_construction;
+        p.builder = set->builder;
         p.refused = !fits;
     } else if (p.kind == INDEX_IVF) {
         p.nlist = ivf_nlist(set->nlist, vectors);
@@ -52,15 +59,25 @@ struct index_plan plan_segment(const struct schema *schema, uint32_t vectors,
 bool plan_equal(const struct index_plan *a, const struct index_plan *b)
 {
     return a->kind == b->kind && a->m == b->m && a->ef_construction == b->ef_construction &&
-           a->nlist == b->nlist;
+           a->nlist == b->nlist && a->builder == b->builder;
 }
 
 bool plan_matches(const struct index_plan *p, const struct ann_file *a)
 {
     const struct ann_shape *s = &a->shape;
-    const struct index_plan built = {
-        .kind = s->kind, .m = s->m, .ef_construction = s->ef_construction, .nlist = s->nlist};
+    enum index_builder builder = s->builder == BUILDER_AUTO ? BUILDER_FAISS : s->builder;
+    bool either = p->builder == BUILDER_AUTO;
+    const struct index_plan built = {.kind = s->kind,
+                                     .m = s->m,
+                                     .ef_construction = s->ef_construction,
+                                     .nlist = s->nlist,
+                                     .builder = either ? BUILDER_AUTO : builder};
     return plan_equal(p, &built);
+}
+
+bool plan_dated(const struct ann_file *a)
+{
+    return !a->codes && a->verdict == CODES_UNKNOWN;
 }
 
 void plan_refusal(const struct index_plan *p, const struct plan_limits *limits, char *out,

@@ -20,8 +20,9 @@
 struct index_plan {
     enum index_kind kind; /* INDEX_FLAT, INDEX_HNSW or INDEX_IVF */
     uint32_t m, ef_construction, nlist;
-    uint64_t need_bytes; /* of an HNSW build */
-    bool refused;        /* HNSW asked for, but it needs more than the budget */
+    enum index_builder builder; /* BUILDER_AUTO: the build decides */
+    uint64_t need_bytes;        /* of an HNSW build */
+    bool refused;               /* HNSW asked for, but it needs more than the budget */
 };
 
 struct plan_limits {
@@ -33,8 +34,12 @@ struct plan_limits {
 struct index_plan plan_segment(const struct schema *schema, uint32_t vectors,
                                const struct plan_limits *limits);
 bool plan_equal(const struct index_plan *a, const struct index_plan *b);
-/* Whether the structure is what the plan would build. */
+/* Whether the structure is what the plan would build. A graph that does not say who built it was
+ * FAISS's; auto takes the graphs of either. */
 bool plan_matches(const struct index_plan *p, const struct ann_file *a);
+/* Whether a structure was made by a release that knew no codes: it serves, but a build makes it
+ * better. */
+bool plan_dated(const struct ann_file *a);
 /* The sentence for a refused plan. */
 void plan_refusal(const struct index_plan *p, const struct plan_limits *limits, char *out,
                   size_t cap);

@@ -26,6 +26,10 @@ static const struct {
 
 static const char *const metric_table[] = {"cosine", "l2", "ip"};
 static const char *const kind_table[] = {"flat", "hnsw", "ivf", "auto"};
+static const char *const builder_table[] = {"auto", "faiss", "native"};
+
+/* The builder stands above the kind in one byte: schemas of releases that knew none say auto. */
+enum { BUILDER_SHIFT = 4 };
 
 const char *feature_type_name(enum feature_type t)
 {
@@ -84,6 +88,20 @@ bool index_kind_parse(const char *name, enum index_kind *out)
     if (!table_find(kind_table, 4, name, &i))
         return false;
     *out = (enum index_kind)i;
+    return true;
+}
+
+const char *index_builder_name(enum index_builder b)
+{
+    return b <= BUILDER_NATIVE ? builder_table[b] : NULL;
+}
+
+bool index_builder_parse(const char *name, enum index_builder *out)
+{
+    int i;
+    if (!table_find(builder_table, 3, name, &i))
+        return false;
+    *out = (enum index_builder)i;
     return true;
 }
 
@@ -375,7 +393,7 @@ void schema_encode(const struct schema *s, struct buf *out)
     encode_names(s->join_keys, s->njoin, out);
     buf_put_u32(out, (uint32_t)s->event_time);
     buf_put_u32(out, (uint32_t)s->created_time);
-    buf_put_u8(out, (uint8_t)s->index.kind);
+    buf_put_u8(out, (uint8_t)(s->index.kind | s->index.builder << BUILDER_SHIFT));
     buf_put_u32(out, s->index.m);
     buf_put_u32(out, s->index.ef_construction);
     buf_put_u32(out, s->index.nlist);
@@ -423,15 +441,17 @@ static bool decode_settings(struct cursor *c, struct schema *s)
         return false;
     s->event_time = (int32_t)cursor_u32(c);
     s->created_time = (int32_t)cursor_u32(c);
-    uint8_t kind = cursor_u8(c);
+    uint8_t both = cursor_u8(c), kind = both % (1 << BUILDER_SHIFT),
+            builder = both >> BUILDER_SHIFT;
     s->index.kind = (enum index_kind)kind;
+    s->index.builder = (enum index_builder)builder;
     s->index.m = cursor_u32(c);
     s->index.ef_construction = cursor_u32(c);
     s->index.nlist = cursor_u32(c);
     s->retention.versions = cursor_u32(c);
     s->retention.hours = cursor_u32(c);
-    return !c->failed && kind <= INDEX_AUTO && s->event_time < (int32_t)s->nfeatures &&
-           s->created_time < (int32_t)s->nfeatures;
+    return !c->failed && kind <= INDEX_AUTO && builder <= BUILDER_NATIVE &&
+           s->event_time < (int32_t)s->nfeatures && s->created_time < (int32_t)s->nfeatures;
 }
 
 enum err schema_decode(struct cursor *c, struct schema **out, struct err_ctx *ctx)

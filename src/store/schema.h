@@ -18,6 +18,8 @@ enum { M_MIN = 2, M_MAX = 512, EF_CONSTRUCTION_MAX = 10000, NLIST_MAX = 65536 };
 
 enum key_type { KEY_STRING = 0, KEY_INT64 = 1 };
 enum metric { DIST_COSINE = 0, DIST_L2 = 1, DIST_IP = 2 };
+/* Who makes graphs; auto is the native one where its codes are good enough. */
+enum index_builder { BUILDER_AUTO = 0, BUILDER_FAISS = 1, BUILDER_NATIVE = 2 };
 enum index_kind { INDEX_FLAT = 0, INDEX_HNSW = 1, INDEX_IVF = 2, INDEX_AUTO = 3 };
 
 enum feature_type {
@@ -48,6 +50,7 @@ struct index_settings {
     uint32_t m;               /* HNSW: links per node and layer */
     uint32_t ef_construction; /* HNSW: candidates while building */
     uint32_t nlist;           /* IVF; 0 = chosen from the row count */
+    enum index_builder builder;
 };
 
 struct retention {
@@ -82,6 +85,8 @@ const char *metric_name(enum metric m);
 bool metric_parse(const char *name, enum metric *out);
 const char *index_kind_name(enum index_kind k);
 bool index_kind_parse(const char *name, enum index_kind *out);
+const char *index_builder_name(enum index_builder b);
+bool index_builder_parse(const char *name, enum index_builder *out);
 
 /* Names of collections and features: [A-Za-z_][A-Za-z0-9_-]{0,127}. */
 bool name_valid(const char *name);

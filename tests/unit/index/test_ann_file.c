@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "index/ann_format.h"
+#include "index/faiss_graph.h"
 #include "index/kernels.h"
 #include "rig.h"
 
@@ -89,6 +90,8 @@ static void a_built_file_says_what_it_is(void **state)
     assert_int_equal(a->shape.m, 16);
     assert_int_equal(a->shape.ef_construction, 80);
     assert_int_equal(a->bytes, w.size);
+    assert_int_equal(a->shape.builder, BUILDER_NATIVE);
+    assert_int_equal(a->verdict, CODES_TAKEN);
     assert_int_equal((uintptr_t)a->map % ANN_ALIGN_LARGE, 0);
     size_t links = 0;
     for (uint32_t i = 0; i < a->shape.nodes; i++) {
@@ -141,7 +144,7 @@ static void any_changed_header_byte_is_seen(void **state)
     (void)state;
     struct world w;
     world_open(&w, DIST_L2);
-    size_t header = HEADER + 8 * SECTION + 4;
+    size_t header = HEADER + 10 * SECTION + 4;
     for (size_t i = 0; i < header; i++) {
         struct ann_file *a = NULL;
         w.bytes[i] ^= 0x55;
@@ -257,7 +260,7 @@ static void hostile_sections_do_no_harm(void **state)
     world_open(&w, DIST_COSINE);
     uint32_t sections;
     memcpy(&sections, w.bytes + 20, 4);
-    assert_int_equal(sections, 10);
+    assert_int_equal(sections, 11);
     for (uint32_t s = 0; s < sections; s++) {
         for (int kind = 0; kind < 3; kind++) {
             uint8_t *copy = malloc(w.size);
@@ -413,6 +416,32 @@ static void a_scale_that_lies_is_refused(void **state)
     world_close(&w);
 }
 
+static void lies_about_the_builder_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w, DIST_L2);
+    size_t made = section_field(&w, section_of(&w, ANN_MADE), 8);
+    const struct {
+        size_t at;
+        uint32_t value;
+    } lies[] = {{made, 2},                                               /* version */
+                {made + 4, 0},                                           /* builder: auto */
+                {made + 4, 3},                                           /* unknown */
+                {made + 8, CODES_UNKNOWN},                               /* verdict */
+                {made + 8, CODES_REFUSED},                               /* but there are codes */
+                {made + 8, 4},                                           /* unknown */
+                {made + 20, 0x40000000},                                 /* recall: 2 */
+                {made + 20, 0x7fc00000},                                 /* NaN */
+                {HEADER + section_of(&w, ANN_MADE) * SECTION + 16, 63}}; /* length */
+    assert_int_equal(verdict(&w, made + 4, BUILDER_FAISS), ERR_OK);
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        if (verdict(&w, lies[i].at, lies[i].value) != ERR_CORRUPT)
+            fail_msg("lie %zu was believed", i);
+    }
+    world_close(&w);
+}
+
 /* As a release without codes wrote it: the same graph, walked on the vectors. */
 static void a_file_without_codes_serves(void **state)
 {
@@ -420,11 +449,13 @@ static void a_file_without_codes_serves(void **state)
     struct world w;
     world_open(&w, DIST_COSINE);
     put_u32(w.bytes + HEADER + section_of(&w, ANN_CODES) * SECTION, 98);
+    put_u32(w.bytes + HEADER + section_of(&w, ANN_MADE) * SECTION, 97);
     put_u32(w.bytes + HEADER + section_of(&w, ANN_SCALE) * SECTION, 99);
     seal_header(w.bytes);
     write_whole(w.ann, w.bytes, w.size);
     struct ann_file *a = must_open(w.ann);
     assert_null(a->codes);
+    assert_int_equal(a->verdict, CODES_UNKNOWN);
     assert_int_equal(ann_file_verify(a, w.ann, NULL), ERR_OK);
     struct segment *again;
     assert_int_equal(segment_open(w.segment->path, NULL, &again, NULL), ERR_OK);
@@ -596,6 +627,7 @@ int main(void)
         cmocka_unit_test(every_row_stands_at_one_node_or_the_file_is_refused),
         cmocka_unit_test(codes_are_those_of_the_vectors),
         cmocka_unit_test(a_scale_that_lies_is_refused),
+        cmocka_unit_test(lies_about_the_builder_are_refused),
         cmocka_unit_test(a_file_without_codes_serves),
         cmocka_unit_test(no_file_is_not_found),
         cmocka_unit_test(the_graph_stream_is_checked_everywhere),

@@ -285,6 +285,58 @@ static void codes_of_the_largest_dimension_are_measured_exactly(void **state)
         free(at[i]);
 }
 
+/* 8-bit codes: random bytes and the ends of what they may be, up to the largest dimension. */
+static void check_codes8(const struct kernels *k, uint8_t *const at[5], size_t stride)
+{
+    const uint8_t *const four[4] = {at[1], at[2], at[3], at[4]};
+    int32_t out[4];
+    k->code8_l2_4(at[0], four, stride, out);
+    for (int i = 0; i < 4; i++) {
+        int64_t want = 0;
+        for (size_t j = 0; j < stride; j++)
+            want += (at[0][j] - four[i][j]) * (at[0][j] - four[i][j]);
+        if (out[i] != want)
+            fail_msg("%s, stride %zu, row %d: %d is not %lld", k->name, stride, i, out[i],
+                     (long long)want);
+    }
+}
+
+static void codes_of_8_bits_are_measured_exactly(void **state)
+{
+    (void)state;
+    struct rows r;
+    uint8_t *at[5];
+    uint64_t seed = 3;
+    rows_open(&r);
+    for (size_t i = 0; i < ISAS; i++) {
+        const struct kernels *k = kernels_find(isas[i]);
+        for (size_t stride = 64; k && stride <= 1024; stride += 64) {
+            for (int run = 0; run < 4; run++) {
+                for (int j = 0; j < 5; j++) {
+                    at[j] = r.pages[j] + pages_bytes() - stride;
+                    for (size_t b = 0; b < stride; b++)
+                        at[j][b] = run < 2                 ? (uint8_t)rig_random(&seed)
+                                   : (j > 0) == (run == 2) ? 255
+                                                           : 0;
+                }
+                check_codes8(k, at, stride);
+            }
+        }
+    }
+    rows_close(&r);
+    size_t most = CODE8_DIM_MAX / 64 * 64;
+    for (int j = 0; j < 5; j++) {
+        assert_non_null(at[j] = malloc(most));
+        memset(at[j], j > 0 ? 255 : 0, most);
+    }
+    for (size_t i = 0; i < ISAS; i++) {
+        if (kernels_find(isas[i]))
+            check_codes8(kernels_find(isas[i]), at, most);
+    }
+    for (int j = 0; j < 5; j++)
+        free(at[j]);
+}
+
 static void an_instruction_set_can_be_forced(void **state)
 {
     (void)state;
@@ -314,6 +366,7 @@ int main(void)
         cmocka_unit_test(sums_in_double_have_the_same_bits_everywhere),
         cmocka_unit_test(codes_are_measured_exactly_at_every_dimension),
         cmocka_unit_test(codes_of_the_largest_dimension_are_measured_exactly),
+        cmocka_unit_test(codes_of_8_bits_are_measured_exactly),
         cmocka_unit_test(an_instruction_set_can_be_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
