@@ -2,7 +2,7 @@
  *
  *                 ┌─ Content-Digest: SHA-2 of all bytes
  *   bytes ────────┼─ Idempotency-Key, parts: XXH3 of all bytes
- *                 └─ decoder ── rows ── load (stage), unless the same was there before
+ *                 └─ decoder ── rows ── load (stage), unless the same was there before; or a taker
  *
  * The first step, on a worker, takes the Idempotency-Key or begins the part. When the key was
  * answered before, or the part is there, the bytes are only hashed and then compared.
@@ -67,6 +67,7 @@ enum err intake_new(struct service *s, struct collection *c, const struct intake
     if (e == ERR_OK && o->part && !session_announce(c, o->load_id, &t->announced))
         t->announced = NULL; /* what is wrong is said when the part begins */
     if (e != ERR_OK) {
+        t->options.taker.arg = NULL; /* it stays the caller's */
         intake_free(t);
         return e;
     }
@@ -127,7 +128,7 @@ static enum err begin_part(struct intake *t, struct err_ctx *ctx)
 
 static enum err begin(struct intake *t, struct err_ctx *ctx)
 {
-    if (t->begun)
+    if (t->begun || t->options.taker.arg)
         return ERR_OK;
     t->begun = true;
     return t->part ? begin_part(t, ctx) : begin_rows(t, ctx);
@@ -142,6 +143,8 @@ static enum err feed(struct intake *t, const void *data, size_t n, struct err_ct
     content_digest_put(t->digest, data, n);
     if (t->hash)
         hash_stream_put(t->hash, data, n);
+    if (t->options.taker.arg)
+        return t->options.taker.feed(t->options.taker.arg, data, n, ctx);
     return t->repeated ? ERR_OK : decoder_feed(t->decoder, data, n, ctx);
 }
 
@@ -201,6 +204,8 @@ static enum err finish(struct intake *t, struct intake_outcome *out, struct err_
 {
     RETURN_NOT_OK(begin(t, ctx));
     RETURN_NOT_OK(content_digest_check(t->digest, ctx));
+    if (t->options.taker.arg)
+        return t->options.taker.finish(t->options.taker.arg, ctx);
     if (!t->repeated)
         RETURN_NOT_OK(decoder_finish(t->decoder, ctx));
     return t->part ? finish_part(t, out, ctx) : finish_rows(t, out, ctx);
@@ -221,11 +226,14 @@ enum err intake_finish(struct intake *t, struct intake_outcome *out, struct err_
 
 bool intake_holds(const struct intake *t)
 {
-    return t->load || t->put || t->announced || t->idem.claim;
+    return t->load || t->put || t->announced || t->idem.claim || t->options.taker.arg;
 }
 
 void intake_drop(struct intake *t)
 {
+    if (t->options.taker.arg)
+        t->options.taker.free(t->options.taker.arg);
+    t->options.taker.arg = NULL;
     decoder_free(t->decoder);
     load_free(t->load);
     session_put_free(t->put);

@@ -1,5 +1,6 @@
-/* What a streamed body becomes: the rows of a load that commits at its end, or a part of a load
- * session. Checks what the request says of the body (Content-Digest, Idempotency-Key) on the way.
+/* What a streamed body becomes: the rows of a load that commits at its end, a part of a load
+ * session, or whatever a taker makes of it. Checks what the request says of the body
+ * (Content-Digest, Idempotency-Key) on the way.
  *
  * One thread at a time, a worker. */
 #ifndef LOADSTONE_API_INTAKE_H
@@ -10,8 +11,17 @@
 
 struct intake;
 
+/* Takes the bytes of a body that are no rows. */
+struct intake_taker {
+    void *arg; /* NULL: the body is rows */
+    enum err (*feed)(void *arg, const void *data, size_t n, struct err_ctx *ctx);
+    enum err (*finish)(void *arg, struct err_ctx *ctx);
+    void (*free)(void *arg);
+};
+
 struct intake_options {
-    struct load_options load; /* rows; `message` is copied */
+    struct intake_taker taker; /* the intake's, once it is made */
+    struct load_options load;  /* rows; `message` is copied */
     struct decoder_options decoder;
     uint64_t length;    /* of the body, 0 = unknown */
     const char *key;    /* Idempotency-Key, or NULL; copied */

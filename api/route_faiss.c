@@ -1,15 +1,21 @@
-/* GET ../index.faiss: the index of the newest version as a file that FAISS reads.
+/* ../index.faiss: the index of the newest version as a file that FAISS reads; and a file that FAISS
+ * wrote elsewhere as the index.
  *
- * The body is streamed in pieces (stream.h), with the ETag, the length and the ranges of an export.
+ * GET: the body is streamed in pieces (stream.h), with the ETag, the length and the ranges of an
+ * export. PUT: the body streams through an upload into a file (index.h, index_import), and is taken
+ * for the index once it was compared with the rows.
  *
- * Threads: on a writer, since files are checked before the first byte. Failure: the sentence of
- * faiss_export.h; behind the first byte the connection is cut. */
+ * Threads: GET on a writer, since files are checked before the first byte; of PUT, begin and answer
+ * on the HTTP thread. Failure: the sentence of faiss_export.h, behind the first byte the connection
+ * is cut; of an import, what file and collection differ in, and the index is what it was. */
 #include "api/routes.h"
 
 #include <stdio.h>
 
 #include "api/conditional.h"
 #include "api/stream.h"
+#include "api/upload.h"
+#include "base/epoch.h"
 #include "index/faiss_export.h"
 
 static enum err fill(void *arg, struct buf *out, bool *end, struct err_ctx *ctx)
@@ -80,4 +86,46 @@ enum err index_faiss_get(struct request *r, struct err_ctx *ctx)
     faiss_export_free(e);
     collection_release(c);
     return failed;
+}
+
+/* ---- PUT ---- */
+
+static enum err import_feed(void *import, const void *data, size_t n, struct err_ctx *ctx)
+{
+    return index_import_put(import, data, n, ctx);
+}
+
+static enum err import_finish(void *import, struct err_ctx *ctx)
+{
+    return index_import_finish(import, ctx);
+}
+
+static enum err begin_import(struct request *r, struct err_ctx *ctx)
+{
+    struct collection *c;
+    struct index_import *import;
+    struct intake_options o = {.digest = r->head.content_digest};
+    o.length = r->head.content_length > 0 ? (uint64_t)r->head.content_length : 0;
+    RETURN_NOT_OK(request_collection(r, &c, ctx));
+    RETURN_NOT_OK(index_import_new(r->service->indexer, c, &import, ctx));
+    o.taker = (struct intake_taker){import, import_feed, import_finish, index_import_free};
+    enum err e = upload_new(r->service, c, &o, 0, &r->upload, ctx);
+    if (e != ERR_OK)
+        index_import_free(import);
+    return e;
+}
+
+enum err index_faiss_begin(struct request *r, struct err_ctx *ctx)
+{
+    epoch_enter();
+    enum err e = begin_import(r, ctx);
+    epoch_leave();
+    return e;
+}
+
+enum err index_faiss_answer(struct request *r, struct err_ctx *ctx)
+{
+    struct intake_outcome out;
+    RETURN_NOT_OK(upload_result(r->upload, &out, ctx));
+    return collection_index(r, ctx);
 }

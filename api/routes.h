@@ -51,6 +51,8 @@ enum err tag_export(struct request *r, struct err_ctx *ctx);
 
 /* route_faiss.c */
 enum err index_faiss_get(struct request *r, struct err_ctx *ctx);
+enum err index_faiss_begin(struct request *r, struct err_ctx *ctx);
+enum err index_faiss_answer(struct request *r, struct err_ctx *ctx);
 
 /* route_search.c */
 enum err search(struct request *r, struct err_ctx *ctx);

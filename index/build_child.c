@@ -1,9 +1,11 @@
 /* Runs `build-index` as a child process and watches it.
  *
  * The child's standard output is a pipe: lines "progress <0..1>", and before a failure
- * "error <sentence>". Its end is the end of the child. The wait is cut into short polls so that a
- * build nobody wants any more is killed at once, and one that must give way stands still; should
- * the daemon die, the kernel kills the child (build_index.c asks for that).
+ * "error <sentence>", or of a file that is imported, "refused <sentence>" where it does not fit the
+ * rows and "unreadable <sentence>" where it is none. Its end is the end of the child. The wait is
+ * cut into short polls so that a build nobody wants any more is killed at once, and one that must
+ * give way stands still; should the daemon die, the kernel kills the child (build_index.c asks for
+ * that).
  *
  * Threads: each call is one child and belongs to its caller. Failure: the child's own sentence, or
  * how it ended. */
@@ -28,7 +30,8 @@ struct child {
     int out; /* its standard output */
     char line[1200];
     size_t line_len;
-    char error[1024]; /* its "error ..." line */
+    char error[1024]; /* its "error ...", "refused ..." or "unreadable ..." line */
+    enum err kind;    /* of that */
 };
 
 static char **child_environment(void)
@@ -88,14 +91,24 @@ static enum err start(const char *self, char **argv, int dir, struct child *ch, 
     return err_system(ctx, failed, "cannot start %s build-index", self);
 }
 
+static void take_error(struct child *ch, enum err kind, const char *sentence)
+{
+    size_t n = strnlen(sentence, sizeof(ch->error) - 1);
+    memcpy(ch->error, sentence, n);
+    ch->error[n] = '\0';
+    ch->kind = kind;
+}
+
 static void take_line(struct child *ch, const char *line)
 {
     if (strncmp(line, "progress ", 9) == 0) {
         ch->watch->progress(ch->watch->arg, strtod(line + 9, NULL));
     } else if (strncmp(line, "error ", 6) == 0) {
-        size_t n = strnlen(line + 6, sizeof(ch->error) - 1);
-        memcpy(ch->error, line + 6, n);
-        ch->error[n] = '\0';
+        take_error(ch, ERR_INTERNAL, line + 6);
+    } else if (strncmp(line, "refused ", 8) == 0) {
+        take_error(ch, ERR_UNPROCESSABLE, line + 8);
+    } else if (strncmp(line, "unreadable ", 11) == 0) {
+        take_error(ch, ERR_INVALID, line + 11);
     }
 }
 
@@ -124,7 +137,7 @@ static enum err result(const struct child *ch, int status, struct err_ctx *ctx)
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return ERR_OK;
     if (ch->error[0])
-        return err_set(ctx, ERR_INTERNAL, "%s", ch->error);
+        return err_set(ctx, ch->kind, "%s", ch->error);
     if (WIFSIGNALED(status))
         return err_set(ctx, ERR_INTERNAL,
                        "the index build was ended by signal %d (%s); rows stay searchable by "

@@ -78,14 +78,21 @@ static enum err parse_builder(const char *text, enum index_builder *out, struct 
     return err_set(ctx, ERR_INVALID, "--builder is \"%s\": take auto, faiss or native", text);
 }
 
-static const struct option build_options[] = {
-    {"segment", required_argument, NULL, 's'},    {"out", required_argument, NULL, 'o'},
-    {"kind", required_argument, NULL, 'k'},       {"builder", required_argument, NULL, 'r'},
-    {"m", required_argument, NULL, 'm'},          {"ef-construction", required_argument, NULL, 'e'},
-    {"nlist", required_argument, NULL, 'n'},      {"metric", required_argument, NULL, 'd'},
-    {"threads", required_argument, NULL, 't'},    {"memory-bytes", required_argument, NULL, 'b'},
-    {"collection", required_argument, NULL, 'c'}, {"parent", required_argument, NULL, 'p'},
-    {"awaited", no_argument, NULL, 'w'},          {NULL, 0, NULL, 0}};
+static const struct option build_options[] = {{"segment", required_argument, NULL, 's'},
+                                              {"out", required_argument, NULL, 'o'},
+                                              {"kind", required_argument, NULL, 'k'},
+                                              {"builder", required_argument, NULL, 'r'},
+                                              {"m", required_argument, NULL, 'm'},
+                                              {"ef-construction", required_argument, NULL, 'e'},
+                                              {"nlist", required_argument, NULL, 'n'},
+                                              {"metric", required_argument, NULL, 'd'},
+                                              {"threads", required_argument, NULL, 't'},
+                                              {"memory-bytes", required_argument, NULL, 'b'},
+                                              {"collection", required_argument, NULL, 'c'},
+                                              {"parent", required_argument, NULL, 'p'},
+                                              {"awaited", no_argument, NULL, 'w'},
+                                              {"import", required_argument, NULL, 'i'},
+                                              {NULL, 0, NULL, 0}};
 
 static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
 {
@@ -115,6 +122,9 @@ static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
         return parse_number("memory-bytes", optarg, INT64_MAX, &a->memory_bytes, ctx);
     case 'p':
         return parse_number("parent", optarg, INT32_MAX, &a->parent, ctx);
+    case 'i':
+        a->import = optarg;
+        return ERR_OK;
     case 'w':
         a->awaited = true;
         return ERR_OK;
@@ -125,7 +135,8 @@ static enum err parse_option(int opt, struct build_args *a, struct err_ctx *ctx)
                        "usage: build-index --segment FILE --out FILE [--kind hnsw|ivf] "
                        "[--builder auto|faiss|native] [--m M] [--ef-construction E] [--nlist L] "
                        "[--metric l2|ip|cosine] [--threads T] "
-                       "[--memory-bytes N] [--collection ID] [--parent PID] [--awaited]");
+                       "[--memory-bytes N] [--collection ID] [--parent PID] [--awaited] "
+                       "[--import FAISS-FILE]");
     }
 }
 
@@ -244,12 +255,20 @@ void build_progress_curve(double done)
     say_progress(STRUCTURE_SHARE + done * (1 - STRUCTURE_SHARE));
 }
 
-static int say_error(const struct err_ctx *ctx)
+/* What is wrong with a file that is imported is its sender's business. */
+static const char *error_word(const struct build_args *a, const struct err_ctx *ctx)
+{
+    if (a->import && ctx->code == ERR_UNPROCESSABLE)
+        return "refused";
+    return a->import && ctx->code == ERR_INVALID ? "unreadable" : "error";
+}
+
+static int say_error(const struct build_args *a, const struct err_ctx *ctx)
 {
     if (ctx->code == ERR_NO_MEMORY)
         fputs(out_of_memory, stdout);
     else
-        printf("\nerror %s\n", ctx->detail);
+        printf("\n%s %s\n", error_word(a, ctx), ctx->detail);
     fflush(stdout);
     return EXIT_FAILURE;
 }
@@ -326,7 +345,11 @@ static enum err directory_name(const struct build *b, char **out, struct err_ctx
 static enum err make_file(const struct build *b, const char *dir, const char *tmp,
                           struct err_ctx *ctx)
 {
-    enum err e = b->args->kind == INDEX_IVF ? build_ivf(b, tmp, ctx) : build_graph(b, tmp, ctx);
+    enum err e;
+    if (b->args->import)
+        e = build_import(b, tmp, ctx);
+    else
+        e = b->args->kind == INDEX_IVF ? build_ivf(b, tmp, ctx) : build_graph(b, tmp, ctx);
     if (e == ERR_OK)
         e = build_curve(b, tmp, ctx);
     if (e == ERR_OK)
@@ -369,9 +392,9 @@ int build_index_main(int argc, char **argv)
     struct build b = {0};
     err_clear(&ctx);
     if (parse_args(argc, argv, &args, &ctx) != ERR_OK)
-        return say_error(&ctx);
+        return say_error(&args, &ctx);
     enum err e = run(&args, &b, &ctx);
     segment_release(b.segment);
     io_free(b.io);
-    return e == ERR_OK ? EXIT_SUCCESS : say_error(&ctx);
+    return e == ERR_OK ? EXIT_SUCCESS : say_error(&args, &ctx);
 }

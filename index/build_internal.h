@@ -7,6 +7,7 @@
 
 struct build_args {
     const char *segment, *out, *metric;
+    const char *import; /* a file of FAISS; NULL: the structure is built */
     enum index_kind kind;
     enum index_builder builder;
     uint8_t collection_id[16];
@@ -27,6 +28,14 @@ WARN_UNUSED enum err build_ivf(const struct build *b, const char *path, struct e
 
 /* Measures the file that was just written and appends what came out. */
 WARN_UNUSED enum err build_curve(const struct build *b, const char *path, struct err_ctx *ctx);
+
+/* The same from a file of FAISS: ERR_INVALID when it can't be read, ERR_UNPROCESSABLE when it is
+ * not one over the segment's rows. */
+WARN_UNUSED enum err build_import(const struct build *b, const char *path, struct err_ctx *ctx);
+/* The same from lists: nlist x dim centroids, and the list of each row with a vector, in order. */
+WARN_UNUSED enum err build_ivf_given(const struct build *b, const char *path, uint32_t nlist,
+                                     const float *centroids, const uint32_t *assigned,
+                                     struct err_ctx *ctx);
 
 /* Threads that a build may use. */
 unsigned build_threads(const struct build *b);

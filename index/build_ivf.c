@@ -169,7 +169,7 @@ static enum err take_centroids(struct ivf_build *v, struct err_ctx *ctx)
 }
 
 /* Counting sort: stable, so the rows of a list ascend. */
-static enum err sort_rows(struct ivf_build *v, struct err_ctx *ctx)
+static enum err sort_rows(struct ivf_build *v, const uint32_t *assigned, struct err_ctx *ctx)
 {
     uint32_t vectors = v->build->vectors, nlist = v->shape.nlist;
     RETURN_NOT_OK(build_allocate(&v->lists_at, nlist + 2ull, sizeof(uint32_t), ctx));
@@ -177,17 +177,18 @@ static enum err sort_rows(struct ivf_build *v, struct err_ctx *ctx)
     memset(v->lists_at, 0, (nlist + 2ull) * sizeof(uint32_t));
     uint32_t *next = v->lists_at + 1; /* becomes the start of each list, then its end */
     for (uint32_t i = 0; i < vectors; i++)
-        next[v->assigned[i] + 1]++;
+        next[assigned[i] + 1]++;
     for (uint32_t l = 0; l < nlist; l++)
         next[l + 1] += next[l];
     for (uint32_t i = 0; i < vectors; i++)
-        v->rows[next[v->assigned[i]]++] = row_at(v, i);
+        v->rows[next[assigned[i]]++] = row_at(v, i);
     return ERR_OK;
 }
 
-static enum err write_lists(struct ivf_build *v, const char *path, struct err_ctx *ctx)
+static enum err write_lists(struct ivf_build *v, const float *centroids, const char *path,
+                            struct err_ctx *ctx)
 {
-    const struct ann_lists lists = {v->centroids, v->lists_at, v->rows};
+    const struct ann_lists lists = {centroids, v->lists_at, v->rows};
     const struct distinct nodes = {.nodes = v->shape.nodes, .rows = v->rows};
     struct ann_codes codes;
     RETURN_NOT_OK(build_codes(v->build->segment, &nodes, &v->code_room, &codes, ctx));
@@ -207,22 +208,47 @@ static enum err make_and_write(struct ivf_build *v, const char *path, struct err
     RETURN_NOT_OK(find_centroids(v, ctx));
     RETURN_NOT_OK(assign(v, ctx));
     RETURN_NOT_OK(take_centroids(v, ctx));
-    RETURN_NOT_OK(sort_rows(v, ctx));
-    return write_lists(v, path, ctx);
+    RETURN_NOT_OK(sort_rows(v, v->assigned, ctx));
+    return write_lists(v, v->centroids, path, ctx);
+}
+
+static enum err sort_and_write(struct ivf_build *v, const float *centroids,
+                               const uint32_t *assigned, const char *path, struct err_ctx *ctx)
+{
+    RETURN_NOT_OK(list_rows(v, ctx));
+    RETURN_NOT_OK(sort_rows(v, assigned, ctx));
+    return write_lists(v, centroids, path, ctx);
+}
+
+static void deinit(struct ivf_build *v)
+{
+    faiss_kmeans_free(v->kmeans);
+    free(v->with_vector);
+    free(v->sample);
+    free(v->chunk);
+    free(v->assigned);
+    free(v->centroids);
+    free(v->code_room);
+    free(v->lists_at);
+    free(v->rows);
 }
 
 enum err build_ivf(const struct build *b, const char *path, struct err_ctx *ctx)
 {
     struct ivf_build v = {.build = b};
     enum err e = make_and_write(&v, path, ctx);
-    faiss_kmeans_free(v.kmeans);
-    free(v.with_vector);
-    free(v.sample);
-    free(v.chunk);
-    free(v.assigned);
-    free(v.centroids);
-    free(v.code_room);
-    free(v.lists_at);
-    free(v.rows);
+    deinit(&v);
+    return e;
+}
+
+enum err build_ivf_given(const struct build *b, const char *path, uint32_t nlist,
+                         const float *centroids, const uint32_t *assigned, struct err_ctx *ctx)
+{
+    struct ivf_build v = {.build = b, .shape = build_shape(b)};
+    v.shape.builder = BUILDER_FAISS;
+    v.shape.nodes = b->vectors;
+    v.shape.nlist = nlist;
+    enum err e = sort_and_write(&v, centroids, assigned, path, ctx);
+    deinit(&v);
     return e;
 }

@@ -326,16 +326,14 @@ static enum err not_one(const struct collection *c, const char *why, struct err_
                    name, why, name, name);
 }
 
-/* The one view with live rows. */
-static enum err find_view(const struct collection *c, const struct snapshot *s, uint32_t *out,
-                          struct err_ctx *ctx)
+enum err faiss_export_view(const struct collection *c, const struct snapshot *s, uint32_t *view,
+                           struct err_ctx *ctx)
 {
     char why[128];
     uint32_t with_rows = 0, tails = 0;
     uint64_t dead = 0;
     if (s->schema->dim == 0)
-        return err_set(ctx, ERR_UNPROCESSABLE,
-                       "the collection has no vectors, and so no index to export");
+        return err_set(ctx, ERR_UNPROCESSABLE, "the collection has no vectors, and so no index");
     for (uint32_t i = 0; i < s->nviews; i++) {
         const struct view *v = &s->views[i];
         if (v->live == 0)
@@ -343,10 +341,10 @@ static enum err find_view(const struct collection *c, const struct snapshot *s, 
         with_rows++;
         tails += v->segment->tail != NULL;
         dead += v->segment->rows > v->live && !v->segment->tail ? v->segment->rows - v->live : 0;
-        *out = i;
+        *view = i;
     }
     if (with_rows == 0)
-        return err_set(ctx, ERR_CONFLICT, "the collection is empty: there is no index to export");
+        return err_set(ctx, ERR_CONFLICT, "the collection is empty: there is no index of it");
     if (with_rows == 1 && tails == 0 && dead == 0)
         return ERR_OK;
     snprintf(why, sizeof(why), "it has %u segments, %u of them in memory, and %llu deleted rows",
@@ -395,7 +393,7 @@ static enum err find_hash(const struct collection *c, struct faiss_export *e, st
 static enum err prepare(struct collection *c, struct faiss_export *e, struct err_ctx *ctx)
 {
     uint32_t view = 0;
-    RETURN_NOT_OK(find_view(c, e->snapshot, &view, ctx));
+    RETURN_NOT_OK(faiss_export_view(c, e->snapshot, &view, ctx));
     e->segment = e->snapshot->views[view].segment;
     RETURN_NOT_OK(open_structure(c, e, ctx));
     RETURN_NOT_OK(segment_verify_span(e->segment, 0, e->segment->rows - 1, SPAN_VECTORS, ctx));

@@ -15,6 +15,11 @@
 
 struct faiss_export;
 
+/* The view that holds all live rows, in one file and without dead ones; ERR_CONFLICT says what to
+ * do where there is none. */
+WARN_UNUSED enum err faiss_export_view(const struct collection *c, const struct snapshot *s,
+                                       uint32_t *view, struct err_ctx *ctx);
+
 /* For the newest version of the collection, whose file is checked against its checksums first.
  * ERR_CONFLICT says what to do where the index is not one structure over all rows; ERR_CORRUPT
  * names a damaged file. Holds the snapshot. */

@@ -13,6 +13,7 @@ struct indexer_options {
     uint32_t rows_min; /* segments with fewer vectors are scanned exactly; 0 = default 1000 */
     /* What a build may take; at least 16 MiB. 0 = half of the machine's or the cgroup's memory. */
     uint64_t memory_bytes;
+    struct io *io; /* for files that are sent in; NULL: none are taken */
 };
 
 /* Picks the kernels, starts the build thread. */
@@ -43,6 +44,19 @@ void indexer_settings_changed(struct indexer *ix, struct collection *c);
 /* The same, and segments whose structure fits the settings are built again too, unless such a build
  * runs already. */
 void indexer_rebuild(struct indexer *ix, struct collection *c);
+
+/* A file of FAISS that becomes the structure of the collection's one segment (indexer_import.c),
+ * which is searched as before until finish has returned ERR_OK. One thread at a time. Errors name
+ * what differs: ERR_INVALID for a file that does not read, ERR_UNPROCESSABLE for one that does not
+ * fit, ERR_CONFLICT where there is no one segment, or its settings ask for no index. */
+struct index_import;
+WARN_UNUSED enum err index_import_new(struct indexer *ix, struct collection *c,
+                                      struct index_import **out, struct err_ctx *ctx);
+WARN_UNUSED enum err index_import_put(struct index_import *m, const void *data, size_t n,
+                                      struct err_ctx *ctx);
+/* Takes as long as comparing all vectors does. */
+WARN_UNUSED enum err index_import_finish(struct index_import *m, struct err_ctx *ctx);
+void index_import_free(void *import); /* NULL is allowed */
 
 struct index_state {
     bool building;         /* a build of this collection runs or is queued */

@@ -148,6 +148,7 @@ enum err indexer_new(const struct indexer_options *o, struct indexer **out, stru
     ix->sampling = true;
     ix->self = strdup(o->self);
     ix->threads = o->threads;
+    ix->io = o->io;
     ix->limits.rows_min = o->rows_min ? o->rows_min : ROWS_MIN_DEFAULT;
     ix->limits.memory_bytes = o->memory_bytes ? o->memory_bytes : plan_memory_default();
     if (ix->limits.memory_bytes < MEMORY_BYTES_MIN)

@@ -30,6 +30,8 @@
 #include "index/build_child.h"
 #include "index/search_internal.h"
 
+#define IMPORTED ".import.ann" /* ends the name of a structure that an import makes */
+
 METRIC_HISTOGRAM(build_time, "loadstone_index_build_duration_seconds",
                  "Time to build the index of one segment.")
 
@@ -82,10 +84,11 @@ static void watch_progress(void *arg, double share)
 
 /* ---- the child ---- */
 
-/* The segment's file as seen from the collection's directory. */
-static enum err relative_path(const struct job *j, char *out, size_t cap, struct err_ctx *ctx)
+/* A file as seen from the collection's directory. */
+static enum err relative_path(const struct job *j, const char *path, char *out, size_t cap,
+                              struct err_ctx *ctx)
 {
-    const char *dir = collection_dir(j->collection), *path = j->segment->path;
+    const char *dir = collection_dir(j->collection);
     size_t n = strlen(dir);
     if (strncmp(path, dir, n) != 0 || path[n] != '/' || strlen(path + n + 1) >= cap)
         return err_set(ctx, ERR_INTERNAL, "%s is not a file of %s", path, dir);
@@ -95,8 +98,8 @@ static enum err relative_path(const struct job *j, char *out, size_t cap, struct
 
 /* The child's command line; the texts are in `t`. */
 struct child_args {
-    char segment[64], out[40], m[16], ef[16], nlist[16], threads[16], memory[24], parent[16],
-        id[33];
+    char segment[64], import[64], out[40], m[16], ef[16], nlist[16], threads[16], memory[24],
+        parent[16], id[33];
     char *argv[32];
 };
 
@@ -106,8 +109,8 @@ static enum err fill_args(const struct indexer *ix, const struct job *j, struct 
     const struct index_plan *p = &j->plan;
     const struct schema *schema = j->segment->schema;
     unsigned long long id = j->segment->id;
-    RETURN_NOT_OK(relative_path(j, t->segment, sizeof(t->segment), ctx));
-    snprintf(t->out, sizeof(t->out), "index/%016llx.ann", id);
+    RETURN_NOT_OK(relative_path(j, j->segment->path, t->segment, sizeof(t->segment), ctx));
+    snprintf(t->out, sizeof(t->out), "index/%016llx%s", id, j->import ? IMPORTED : ".ann");
     snprintf(t->m, sizeof(t->m), "%u", p->m);
     snprintf(t->ef, sizeof(t->ef), "%u", p->ef_construction);
     snprintf(t->nlist, sizeof(t->nlist), "%u", p->nlist);
@@ -148,6 +151,11 @@ static enum err fill_args(const struct indexer *ix, const struct job *j, struct 
     }
     if (j->urgent)
         t->argv[n++] = "--awaited";
+    if (j->import) {
+        RETURN_NOT_OK(relative_path(j, j->import, t->import, sizeof(t->import), ctx));
+        t->argv[n++] = "--import";
+        t->argv[n++] = t->import;
+    }
     t->argv[n] = NULL;
     return ERR_OK;
 }
@@ -178,7 +186,13 @@ static enum err run_child(struct indexer *ix, struct job *j, struct err_ctx *ctx
     return e;
 }
 
-/* Temporary files of builds that were killed. */
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n > m && strcmp(text + n - m, end) == 0;
+}
+
+/* Temporary files of builds that were killed, and files that were sent in before a crash. */
 static void remove_orphans(struct indexer *ix, struct collection *c, const char *path)
 {
     struct err_ctx why;
@@ -189,15 +203,35 @@ static void remove_orphans(struct indexer *ix, struct collection *c, const char 
     DIR *d = dir ? opendir(dir) : NULL;
     for (struct dirent *e; d && (e = readdir(d));) {
         unsigned long long id;
-        size_t n = strlen(e->d_name);
-        if (n > 8 && strcmp(e->d_name + n - 8, ".ann.tmp") == 0 &&
-            (sscanf(e->d_name, "%16llx", &id) != 1 || !queue_builds(ix, c, id)))
+        bool temporary = ends_with(e->d_name, ".ann.tmp") || ends_with(e->d_name, IMPORTED);
+        bool sent_in = ends_with(e->d_name, ".faiss") && atomic_load(&ix->imports) == 0;
+        if (sent_in ||
+            (temporary && (sscanf(e->d_name, "%16llx", &id) != 1 || !queue_builds(ix, c, id))))
             unlinkat(dirfd(d), e->d_name, 0);
     }
     if (d)
         closedir(d);
     free(dir);
     collection_leave_dir(c);
+}
+
+/* The structure that an import has made takes its place. */
+static enum err place_import(const struct job *j, const char *path, struct err_ctx *ctx)
+{
+    char *made = NULL;
+    int n = (int)(strlen(path) - strlen(".ann"));
+    if (asprintf(&made, "%.*s%s", n, path, IMPORTED) < 0)
+        return err_no_memory(ctx, strlen(path));
+    enum err e = collection_enter_dir(j->collection, ctx);
+    if (e == ERR_OK) {
+        if (rename(made, path) != 0)
+            e = err_system(ctx, errno, "cannot rename %s", made);
+        collection_leave_dir(j->collection);
+    }
+    if (e != ERR_OK)
+        remove_file(j->collection, made);
+    free(made);
+    return e;
 }
 
 static void remove_tmp(struct collection *c, const char *path)
@@ -213,12 +247,15 @@ static enum err build_at(struct indexer *ix, struct job *j, const char *path, st
 {
     uint64_t start_us = clock_mono_us();
     enum err e = run_child(ix, j, ctx);
+    if (e == ERR_OK && j->import)
+        e = place_import(j, path, ctx);
     if (e == ERR_OK)
         e = attach_built(ix, j, path, ctx);
     if (queue_removed(ix, j))
         remove_file(j->collection, path);
     if (e != ERR_OK) {
-        remove_tmp(j->collection, path);
+        if (!j->import) /* whose own the next build removes */
+            remove_tmp(j->collection, path);
         return e;
     }
     failure_forget(ix, j->collection);
@@ -287,18 +324,27 @@ static enum err build_urgent(struct indexer *ix, struct job *j, struct err_ctx *
 
 static enum err build_planned(struct indexer *ix, struct collection *c, struct segment *s,
                               struct build_watch *watch, uint32_t vectors,
-                              const struct index_plan *plan, struct err_ctx *ctx)
+                              const struct index_plan *plan, const char *import,
+                              struct err_ctx *ctx)
 {
     struct job *j = job_new(c, s);
     if (!j)
         return err_no_memory(ctx, sizeof(*j));
     j->urgent = true;
     j->watch = watch;
+    j->import = import;
     j->vectors = vectors;
     j->plan = *plan;
     enum err e = build_urgent(ix, j, ctx);
     job_free(j);
     return e;
+}
+
+enum err build_imported(struct indexer *ix, struct collection *c, struct segment *s,
+                        uint32_t vectors, const struct index_plan *plan, const char *path,
+                        struct err_ctx *ctx)
+{
+    return build_planned(ix, c, s, NULL, vectors, plan, path, ctx);
 }
 
 enum err indexer_segment_build(void *arg, struct collection *c, struct segment *s,
@@ -316,7 +362,7 @@ enum err indexer_segment_build(void *arg, struct collection *c, struct segment *
     }
     bool wanted = s->path && plan.kind != INDEX_FLAT && !has_planned(s, &plan);
     if (wanted)
-        RETURN_NOT_OK(build_planned(ix, c, s, watch, vectors, &plan, ctx));
+        RETURN_NOT_OK(build_planned(ix, c, s, watch, vectors, &plan, NULL, ctx));
     if (watch) {
         atomic_store(&watch->progress, 1);
         atomic_store(&watch->eta_s, 0);

@@ -1,6 +1,6 @@
 /* What the parts of the indexer share: indexer.c (what is to be done), indexer_build.c (building),
- * indexer_attach.c (files and segments), indexer_queue.c (jobs, turns, failures), indexer_state.c
- * (what is reported). */
+ * indexer_import.c (files of FAISS), indexer_attach.c (files and segments), indexer_queue.c (jobs,
+ * turns, failures), indexer_state.c (what is reported). */
 #ifndef LOADSTONE_INDEX_INDEXER_INTERNAL_H
 #define LOADSTONE_INDEX_INDEXER_INTERNAL_H
 
@@ -18,6 +18,7 @@ struct job {
     bool warm;                 /* touch the pages of an attached structure; else build one */
     bool urgent;               /* somebody waits for it */
     struct build_watch *watch; /* of an urgent build; may be NULL */
+    const char *import; /* a file of FAISS that the structure comes from; NULL: it is built */
     /* Under the lock: */
     struct index_plan plan; /* by the schema when it was queued; when it runs, what it builds */
     bool started;           /* the plan is what it builds, its child runs */
@@ -38,6 +39,8 @@ struct indexer {
     char *self;
     unsigned threads;
     struct plan_limits limits;
+    struct io *io;       /* NULL: no files are sent in */
+    atomic_uint imports; /* under way */
     pthread_t thread;
     bool thread_started;
     bool sampling;               /* recall_live_start is owed its stop */
@@ -138,5 +141,10 @@ void warm(struct indexer *ix, const struct job *j);
 bool job_cancelled(struct indexer *ix, const struct job *j);
 /* Runs a build of the queue to its end; true when the structure is made. */
 bool run_build(struct indexer *ix, struct job *j);
+/* Urgent: makes the structure from a file of FAISS in the collection's directory, and attaches it.
+ */
+WARN_UNUSED enum err build_imported(struct indexer *ix, struct collection *c, struct segment *s,
+                                    uint32_t vectors, const struct index_plan *plan,
+                                    const char *path, struct err_ctx *ctx);
 
 #endif

@@ -177,6 +177,7 @@ static enum err start_indexer(const struct settings *s, const char *program, str
         .self = self,
         .threads = (unsigned)s->build_threads,
         .memory_bytes = s->memory_bytes,
+        .io = d->io,
     };
     return indexer_new(&o, &d->indexer, ctx);
 }

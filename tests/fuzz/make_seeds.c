@@ -206,6 +206,133 @@ static void ann_seed(const char *name, char *kind)
     free(data);
 }
 
+/* ---- files of FAISS ---- */
+
+enum { FAISS_ROWS = 60, LISTS = 3, M = 2 };
+
+static void put_faiss_header(struct buf *out, const char *type, uint64_t n)
+{
+    buf_put(out, type, 4);
+    buf_put_u32(out, FUZZ_DIM);
+    buf_put_u64(out, n);
+    buf_put_zeros(out, 16);
+    buf_put_u8(out, 1);
+    buf_put_u32(out, 0); /* inner product */
+}
+
+/* Rows that have a vector, those of one list of LISTS, or all (LISTS). */
+static uint64_t put_faiss_rows(struct buf *vectors, struct buf *ids, int list, int id_step)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < FAISS_ROWS; i++) {
+        if (i % 7 == 3 || (list < LISTS && i % LISTS != list))
+            continue;
+        for (int j = 0; j < FUZZ_DIM; j++) {
+            float v = (float)(i + j + 1);
+            buf_put(vectors, &v, sizeof v);
+        }
+        buf_put_u64(ids, (uint64_t)(i * id_step));
+        n++;
+    }
+    return n;
+}
+
+static void put_flat(struct buf *out, uint64_t n, const struct buf *vectors)
+{
+    put_faiss_header(out, "IxFI", n);
+    buf_put_u64(out, n * FUZZ_DIM);
+    buf_put(out, vectors->data, n * FUZZ_DIM * sizeof(float));
+}
+
+/* A ring; the first node has an upper layer. */
+static void put_ring(struct buf *out, uint32_t n)
+{
+    buf_put_u64(out, 2);
+    buf_put_zeros(out, 2 * sizeof(double));
+    buf_put_u64(out, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        buf_put_u32(out, i == 0 ? 0 : (i + 1) * M);
+    buf_put_u64(out, n);
+    for (uint32_t i = 0; i < n; i++)
+        buf_put_u32(out, i == 0 ? 2 : 1);
+    buf_put_u64(out, n + 1ull);
+    for (uint32_t i = 0; i <= n; i++)
+        buf_put_u64(out, i * 2ull * M + (i > 0) * M);
+    buf_put_u64(out, (2ull * n + 1) * M);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t links[3 * M] = {(i + 1) % n, (i + n - 1) % n, (i + 7) % n,
+                                       UINT32_MAX,  UINT32_MAX,      UINT32_MAX};
+        buf_put(out, links, (i == 0 ? 3 * M : 2 * M) * sizeof(uint32_t));
+    }
+    buf_put_u32(out, 0); /* entry */
+    buf_put_u32(out, 1);
+    buf_put_u32(out, 40);
+    buf_put_u32(out, 16);
+    buf_put_u32(out, 1);
+}
+
+static void faiss_graph_seed(const char *name, uint8_t flags, int id_step, bool mapped)
+{
+    struct buf out = {0}, vectors = {0}, ids = {0};
+    uint64_t n = put_faiss_rows(&vectors, &ids, LISTS, id_step);
+    buf_put_u8(&out, flags);
+    buf_put_u8(&out, M);
+    if (mapped)
+        put_faiss_header(&out, "IxM2", n);
+    put_faiss_header(&out, "IHNf", n);
+    put_ring(&out, (uint32_t)n);
+    put_flat(&out, n, &vectors);
+    if (mapped) {
+        buf_put_u64(&out, n);
+        buf_put(&out, ids.data, ids.len);
+    }
+    save("faiss", name, out.data, out.len);
+    buf_deinit(&out);
+    buf_deinit(&vectors);
+    buf_deinit(&ids);
+}
+
+static void put_list_sizes(struct buf *out, const uint64_t sizes[LISTS], bool sparse)
+{
+    buf_put(out, sparse ? "sprs" : "full", 4);
+    buf_put_u64(out, sparse ? 2 * LISTS : LISTS);
+    for (uint64_t l = 0; l < LISTS; l++) {
+        if (sparse)
+            buf_put_u64(out, l);
+        buf_put_u64(out, sizes[l]);
+    }
+}
+
+static void faiss_lists_seed(const char *name, bool sparse)
+{
+    struct buf out = {0}, all = {0}, vectors[LISTS] = {0}, ids[LISTS] = {0}, unused = {0};
+    uint64_t n = put_faiss_rows(&all, &unused, LISTS, 1), sizes[LISTS];
+    buf_put_u8(&out, 1);
+    buf_put_u8(&out, LISTS);
+    put_faiss_header(&out, "IwFl", n);
+    buf_put_u64(&out, LISTS);
+    buf_put_u64(&out, 1);
+    put_flat(&out, LISTS, &all);
+    buf_put_u8(&out, sparse ? 2 : 0); /* a direct map that is a table, without entries */
+    buf_put_zeros(&out, sparse ? 16 : 8);
+    buf_put(&out, "ilar", 4);
+    buf_put_u64(&out, LISTS);
+    buf_put_u64(&out, FUZZ_DIM * sizeof(float));
+    for (int l = 0; l < LISTS; l++)
+        sizes[l] = put_faiss_rows(&vectors[l], &ids[l], l, 3);
+    put_list_sizes(&out, sizes, sparse);
+    for (int l = 0; l < LISTS; l++) {
+        buf_put(&out, vectors[l].data, vectors[l].len);
+        buf_put(&out, ids[l].data, ids[l].len);
+        buf_deinit(&vectors[l]);
+        buf_deinit(&ids[l]);
+    }
+    save("faiss", name, out.data, out.len);
+    buf_deinit(&out);
+    buf_deinit(&all);
+    buf_deinit(&unused);
+}
+
 /* ---- logs ---- */
 
 static void put_create(struct buf *out, const struct schema *s)
@@ -390,5 +517,10 @@ int main(void)
     log_seeds();
     ann_seed("graph", "hnsw");
     ann_seed("lists", "ivf");
+    faiss_graph_seed("graph-by-key", 0, 3, true);
+    faiss_graph_seed("graph-by-place", 2, 1, true);
+    faiss_graph_seed("graph-without-ids", 0, 1, false);
+    faiss_lists_seed("lists", false);
+    faiss_lists_seed("lists-sparse", true);
     return 0;
 }
