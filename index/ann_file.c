@@ -22,6 +22,8 @@
 #include "index/ann_format.h"
 #include "io/mapping.h"
 
+enum { VERIFY_BYTES = 16 << 20 };
+
 struct ann_header {
     struct ann_file file; /* shape, entry, layers, upper lists */
     uint64_t file_bytes;
@@ -391,19 +393,50 @@ void ann_file_close(void *ann)
     free(a);
 }
 
-enum err ann_file_verify(const struct ann_file *a, const char *path, struct err_ctx *ctx)
+/* XXH3 over a section, piece by piece; true when it is the sum or `stop` said so. */
+static bool section_sound(const struct ann_file *a, const struct ann_section *s,
+                          XXH3_state_t *state, bool (*stop)(void *arg), void *arg, bool *stopped)
+{
+    XXH3_64bits_reset(state);
+    for (uint64_t at = 0; at < s->length && !*stopped; at += VERIFY_BYTES) {
+        uint64_t left = s->length - at;
+        XXH3_64bits_update(state, a->map + s->offset + at,
+                           left < VERIFY_BYTES ? left : VERIFY_BYTES);
+        *stopped = stop && stop(arg);
+    }
+    return *stopped || XXH3_64bits_digest(state) == s->sum;
+}
+
+static enum err verify_sections(const struct ann_file *a, const char *path, XXH3_state_t *state,
+                                bool (*stop)(void *arg), void *arg, struct err_ctx *ctx)
 {
     struct ann_header h = {0};
+    bool stopped = false;
     RETURN_NOT_OK(decode_header(path, a->map, ANN_HEADER_MAX, &h, ctx));
-    for (uint32_t i = 0; i < h.nsections; i++) {
-        const struct ann_section *s = &h.sections[i];
-        if (XXH3_64bits(a->map + s->offset, s->length) != s->sum)
+    for (uint32_t i = 0; i < h.nsections && !stopped; i++) {
+        if (!section_sound(a, &h.sections[i], state, stop, arg, &stopped))
             return err_set(ctx, ERR_CORRUPT,
                            "%s: offset %llu: a section does not match its checksum; the index is "
                            "built anew",
-                           path, (unsigned long long)s->offset);
+                           path, (unsigned long long)h.sections[i].offset);
     }
-    return ERR_OK;
+    return stopped ? err_set(ctx, ERR_UNAVAILABLE, "%s was not checked to its end", path) : ERR_OK;
+}
+
+enum err ann_file_verify_until(const struct ann_file *a, const char *path, bool (*stop)(void *arg),
+                               void *arg, struct err_ctx *ctx)
+{
+    XXH3_state_t *state = XXH3_createState();
+    if (!state)
+        return err_set(ctx, ERR_NO_MEMORY, "out of memory for a checksum state");
+    enum err e = verify_sections(a, path, state, stop, arg, ctx);
+    XXH3_freeState(state);
+    return e;
+}
+
+enum err ann_file_verify(const struct ann_file *a, const char *path, struct err_ctx *ctx)
+{
+    return ann_file_verify_until(a, path, NULL, NULL, ctx);
 }
 
 static bool mark(uint64_t *seen, uint32_t row)

@@ -97,6 +97,7 @@ struct ann_file {
     const uint32_t *lists_at;
     struct recall_curve *curve; /* NULL: never measured. Searches and the sampler share it */
     uint64_t bytes;             /* of the file */
+    bool verified;              /* whoever attached it has checked every section */
     const uint8_t *map;
     const uint8_t *curve_at; /* the sections */
     uint64_t curve_len;
@@ -114,6 +115,9 @@ void ann_file_close(void *ann); /* a struct ann_file; NULL is allowed */
 /* Checks every section against its checksum; reads the whole file. */
 WARN_UNUSED enum err ann_file_verify(const struct ann_file *a, const char *path,
                                      struct err_ctx *ctx);
+/* The same, but ends with ERR_UNAVAILABLE when `stop` says so between two pieces. */
+WARN_UNUSED enum err ann_file_verify_until(const struct ann_file *a, const char *path,
+                                           bool (*stop)(void *arg), void *arg, struct err_ctx *ctx);
 
 /* ERR_CORRUPT unless the graph was made for this very segment of this collection (an id of zeros
  * in the file matches any) and has each row with a vector once. */

@@ -283,9 +283,11 @@ static bool is_taken(const char *type)
 
 enum err faiss_file_read(const void *data, size_t len, struct faiss_file *out, struct err_ctx *ctx)
 {
+    *out = (struct faiss_file){0};
+    if (len == 0)
+        return err_set(ctx, ERR_INVALID, "the FAISS file cannot be read: it is empty");
     struct reader r = {.c = cursor_over(data, len), .data = data, .out = out};
     struct header outer = {0}, h = {0};
-    *out = (struct faiss_file){0};
     RETURN_NOT_OK(read_type(&r, &outer, ctx));
     bool mapped = strcmp(outer.type, "IxMp") == 0 || strcmp(outer.type, "IxM2") == 0;
     if (mapped) {

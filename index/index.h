@@ -66,7 +66,7 @@ struct index_state {
     double progress;       /* 0..1; 1 when ready */
     double eta_s;          /* 0 when ready, negative while unknown */
     uint64_t bytes;        /* of the .ann files in use */
-    char error[256];       /* why the last build failed, or "" */
+    char error[256];       /* why the last build failed, or what is built anew why, or "" */
 };
 void index_state_get(struct indexer *ix, const struct collection *c, const struct snapshot *s,
                      struct index_state *out);

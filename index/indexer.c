@@ -1,7 +1,7 @@
 /* The indexer: decides which segments get a structure.
  *
- *   segment_added ─┬─ a valid .ann is there: attach it, queue a warm-up of its pages
- *                  └─ none, or made with other settings: queue a build
+ *   segment_added ─┬─ a valid .ann is there: attach it, queue a check and a warm-up of its pages
+ *                  └─ none, made with other settings, or damaged: queue a build
  *   segment_opened ── a valid .ann is there: attach it                (indexer_attach.c)
  *   segment_build ─── build while the caller waits                    (indexer_build.c)
  *   settings changed ─ for each segment: queue a build, or take the structure off
@@ -32,22 +32,6 @@ const char *index_isa(void)
     return kernels.name;
 }
 
-/* ---- the build thread ---- */
-
-static void *build_thread(void *arg)
-{
-    struct indexer *ix = arg;
-    for (struct job *j; (j = queue_take(ix));) {
-        bool built = false;
-        if (j->warm)
-            warm(ix, j);
-        else
-            built = run_build(ix, j);
-        queue_done(ix, j, built);
-    }
-    return NULL;
-}
-
 /* ---- what comes in ---- */
 
 /* Brings a segment to what the settings ask for; `again` builds it also when it has that. */
@@ -71,9 +55,19 @@ static void apply_plan(struct indexer *ix, struct collection *c, struct segment 
     }
 }
 
+/* In place of a structure that is damaged, which `why` says. */
+static void build_anew(struct indexer *ix, struct collection *c, struct segment *s,
+                       const char *path, const char *why)
+{
+    if (plan_now(ix, c, segment_vectors(s)).kind != INDEX_FLAT && !collection_dropped(c))
+        damage_note(ix, c, why);
+    apply_plan(ix, c, s, path, false);
+}
+
 void indexer_segment_added(void *arg, struct collection *c, struct segment *s)
 {
     struct indexer *ix = arg;
+    struct err_ctx ctx;
     if (!s->path || s->schema->dim == 0)
         return;
     char *path = ann_path(c, s->id);
@@ -81,8 +75,11 @@ void indexer_segment_added(void *arg, struct collection *c, struct segment *s)
         log_error("no memory to index a segment of %s: it is scanned exactly", collection_name(c));
         return;
     }
-    attach_found(ix, c, s, path);
-    apply_plan(ix, c, s, path, false);
+    err_clear(&ctx);
+    if (attach_found(ix, c, s, path, &ctx) == ERR_CORRUPT)
+        build_anew(ix, c, s, path, ctx.detail);
+    else
+        apply_plan(ix, c, s, path, false);
     free(path);
     if (segment_ann(s))
         queue_warm(ix, c, s);
@@ -91,8 +88,10 @@ void indexer_segment_added(void *arg, struct collection *c, struct segment *s)
 void indexer_segment_opened(void *arg, struct collection *c, struct segment *s)
 {
     char *path = s->path && s->schema->dim > 0 ? ann_path(c, s->id) : NULL;
+    struct err_ctx ctx;
+    err_clear(&ctx);
     if (path)
-        attach_found(arg, c, s, path);
+        attach_found(arg, c, s, path, &ctx);
     free(path);
 }
 
@@ -132,6 +131,35 @@ void indexer_settings_changed(struct indexer *ix, struct collection *c)
 void indexer_rebuild(struct indexer *ix, struct collection *c)
 {
     apply_settings(ix, c, true);
+}
+
+/* ---- the build thread ---- */
+
+/* Checks what was attached unread; warms it up, or builds it anew. */
+static void check_and_warm(struct indexer *ix, struct job *j)
+{
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    char *path = ann_path(j->collection, j->segment->id);
+    if (verify_found(ix, j, &ctx) != ERR_CORRUPT)
+        warm(ix, j);
+    else if (path)
+        build_anew(ix, j->collection, j->segment, path, ctx.detail);
+    free(path);
+}
+
+static void *build_thread(void *arg)
+{
+    struct indexer *ix = arg;
+    for (struct job *j; (j = queue_take(ix));) {
+        bool built = false;
+        if (j->warm)
+            check_and_warm(ix, j);
+        else
+            built = run_build(ix, j);
+        queue_done(ix, j, built);
+    }
+    return NULL;
 }
 
 /* ---- life ---- */

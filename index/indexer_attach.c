@@ -5,7 +5,8 @@
  * The old structure serves until the new one is attached, and the old mapping goes when the last
  * reader has left its epoch section. After a crash the file is one or the other; made with other
  * settings than the schema's, it serves all the same while it is built anew. A damaged file, or one
- * of another segment, is not used.
+ * of another segment, is not used: what its header and shape tell is seen before it is attached,
+ * the bulk is read behind that, before the warm-up, so that a start need not wait for it.
  *
  * A dropped collection's path may be its successor's: files are removed inside
  * collection_enter_dir.
@@ -84,6 +85,7 @@ static enum err open_ann(const struct collection *c, const struct segment *s, co
         ann_file_close(a);
         return e;
     }
+    a->verified = verify;
     *out = a;
     return ERR_OK;
 }
@@ -128,20 +130,71 @@ enum err attach_built(struct indexer *ix, const struct job *j, const char *path,
     return ERR_OK;
 }
 
-void attach_found(struct indexer *ix, struct collection *c, struct segment *s, const char *path)
+enum err attach_found(struct indexer *ix, struct collection *c, struct segment *s, const char *path,
+                      struct err_ctx *ctx)
 {
     struct ann_file *a = NULL;
-    struct err_ctx ctx;
-    err_clear(&ctx);
+    enum err e = ERR_OK;
     pthread_mutex_lock(&ix->attach_lock);
     if (!segment_ann(s)) {
-        enum err e = open_ann(c, s, path, false, &a, &ctx);
+        e = open_ann(c, s, path, false, &a, ctx);
         if (e == ERR_OK)
             set_ann(s, a);
         else if (e == ERR_CORRUPT && !collection_dropped(c))
-            log_warn("%s", ctx.detail);
+            log_warn("%s", ctx->detail);
     }
     pthread_mutex_unlock(&ix->attach_lock);
+    return e;
+}
+
+/* ---- what was found is checked ---- */
+
+static bool was_verified(const struct segment *s)
+{
+    epoch_enter();
+    const struct ann_file *a = segment_ann(s);
+    bool yes = !a || a->verified;
+    epoch_leave();
+    return yes;
+}
+
+struct verifying {
+    struct indexer *ix;
+    const struct job *job;
+};
+
+static bool verifying_stopped(void *arg)
+{
+    const struct verifying *v = arg;
+    return job_cancelled(v->ix, v->job);
+}
+
+/* By a mapping of its own, so that no epoch section lasts as long. */
+static enum err verify_file(struct indexer *ix, const struct job *j, const char *path,
+                            struct err_ctx *ctx)
+{
+    struct ann_file *a = NULL;
+    struct verifying v = {ix, j};
+    RETURN_NOT_OK(ann_file_open(path, &a, ctx));
+    enum err e = ann_file_verify_until(a, path, verifying_stopped, &v, ctx);
+    ann_file_close(a);
+    return e;
+}
+
+enum err verify_found(struct indexer *ix, const struct job *j, struct err_ctx *ctx)
+{
+    if (was_verified(j->segment))
+        return ERR_OK;
+    char *path = ann_path(j->collection, j->segment->id);
+    if (!path)
+        return err_no_memory(ctx, 64);
+    enum err e = verify_file(ix, j, path, ctx);
+    if (e == ERR_CORRUPT && !collection_dropped(j->collection)) {
+        log_warn("%s", ctx->detail);
+        take_off(ix, j->collection, j->segment, path);
+    }
+    free(path);
+    return e;
 }
 
 /* ---- warm-up ---- */

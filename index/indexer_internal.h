@@ -102,6 +102,8 @@ bool queue_removed(struct indexer *ix, const struct job *j);
 /* Why the last build of a collection failed: said in the log, kept until one succeeds. */
 void failure_note(struct indexer *ix, const struct collection *c, const struct segment *s,
                   const char *text);
+/* That an index is damaged, kept until it is built. */
+void damage_note(struct indexer *ix, const struct collection *c, const char *text);
 void failure_forget(struct indexer *ix, const struct collection *c);
 /* Under the lock: NULL when there is none. */
 const char *failure_of(const struct indexer *ix, const struct collection *c);
@@ -122,8 +124,13 @@ bool has_planned(const struct segment *s, const struct index_plan *p);
 
 /* Of the segment's .ann file; the caller frees it. NULL when memory is out. */
 char *ann_path(const struct collection *c, uint64_t segment_id);
-/* Maps and attaches what stands on disk for a segment that has nothing attached. */
-void attach_found(struct indexer *ix, struct collection *c, struct segment *s, const char *path);
+/* Maps and attaches what stands on disk for a segment that has nothing attached. ERR_CORRUPT, said
+ * in the log too, when that is damaged. */
+enum err attach_found(struct indexer *ix, struct collection *c, struct segment *s, const char *path,
+                      struct err_ctx *ctx);
+/* Reads the whole file of the job's structure, unless that was done before it was attached. Where
+ * it is damaged, it is taken off, and the segment scanned from here on: ERR_CORRUPT. */
+WARN_UNUSED enum err verify_found(struct indexer *ix, const struct job *j, struct err_ctx *ctx);
 /* Attaches what the job has built; not when the settings ask for something else by now. */
 WARN_UNUSED enum err attach_built(struct indexer *ix, const struct job *j, const char *path,
                                   struct err_ctx *ctx);

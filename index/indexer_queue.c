@@ -353,12 +353,8 @@ const char *failure_of(const struct indexer *ix, const struct collection *c)
     return f ? f->text : NULL;
 }
 
-void failure_note(struct indexer *ix, const struct collection *c, const struct segment *s,
-                  const char *text)
+static void keep_text(struct indexer *ix, const struct collection *c, const char *text)
 {
-    log_error("index of %s, segment %016llx: %s", collection_name(c), (unsigned long long)s->id,
-              text);
-    metric_add(&build_failures, 0, 1);
     pthread_mutex_lock(&ix->lock);
     struct failure **f = find_failure(ix, collection_id(c));
     if (!*f && (*f = calloc(1, sizeof(**f))))
@@ -366,6 +362,20 @@ void failure_note(struct indexer *ix, const struct collection *c, const struct s
     if (*f)
         snprintf((*f)->text, sizeof((*f)->text), "%.255s", text);
     pthread_mutex_unlock(&ix->lock);
+}
+
+void failure_note(struct indexer *ix, const struct collection *c, const struct segment *s,
+                  const char *text)
+{
+    log_error("index of %s, segment %016llx: %s", collection_name(c), (unsigned long long)s->id,
+              text);
+    metric_add(&build_failures, 0, 1);
+    keep_text(ix, c, text);
+}
+
+void damage_note(struct indexer *ix, const struct collection *c, const char *text)
+{
+    keep_text(ix, c, text);
 }
 
 void failure_forget(struct indexer *ix, const struct collection *c)
