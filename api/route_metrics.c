@@ -14,6 +14,7 @@
 #include "base/metrics.h"
 #include "base/process.h"
 #include "base/version.h"
+#include "index/filter_cache.h"
 #include "index/search.h"
 
 enum { COLLECTIONS_MAX = 256, FAMILIES = 11 };
@@ -186,6 +187,9 @@ static void put_server(const struct service *s, struct buf *out)
     metrics_put_gauge(out, "loadstone_exports",
                       "Exports and diffs being sent; exports_max bounds them.",
                       (double)atomic_load(&s->exports));
+    metrics_put_gauge(out, "loadstone_filter_cache_bytes",
+                      "Bytes of the matching rows of filters that are kept for the next search.",
+                      (double)filter_cache_bytes());
     put_pools(s, out);
     metrics_put_gauge(out, "loadstone_ready", "1 once every collection is open or quarantined.",
                       catalog_ready(s->catalog));

@@ -205,18 +205,19 @@ static void put_report(struct request *r, const struct search_report *report)
 
 static void put_step(struct request *r, const struct search_step *step)
 {
-    static const char *const ways[] = {"scan", "graph", "lists"};
+    static const char *const ways[] = {"scan", "graph", "lists", "codes"};
     json_put_raw(&r->out, "{\"rows\":");
     json_put_uint(&r->out, step->rows);
     buf_printf(&r->out, ",\"way\":\"%s\",\"selectivity\":", ways[step->way]);
     json_put_float(&r->out, (float)step->share);
-    if (step->way != SEARCH_SCAN)
+    buf_printf(&r->out, ",\"cached\":%s", step->cached ? "true" : "false");
+    if (step->effort)
         put_effort(r, step->way == SEARCH_LISTS ? "nprobe" : "ef", step->effort);
     put_recall(r, step->recall);
     buf_put_u8(&r->out, '}');
 }
 
-/* ,"explain":{"filter":"..","segments":[{"rows":..,"way":"graph","selectivity":0.5,"ef":46,
+/* ,"explain":{"filter":"..","segments":[{"rows":..,"way":"graph","selectivity":0.5,"cached":true,"ef":46,
  *  "recall":0.957}]} */
 static void put_explain(struct request *r, const struct snapshot *s, const struct search_ask *a)
 {

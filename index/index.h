@@ -11,7 +11,8 @@ struct indexer_options {
     const char *self;  /* path of this executable, for the build child */
     unsigned threads;  /* OpenMP threads of a build child; 0 = all cores */
     uint32_t rows_min; /* segments with fewer vectors are scanned exactly; 0 = default 1000 */
-    /* What a build may take; at least 16 MiB. 0 = half of the machine's or the cgroup's memory. */
+    /* What a build may take; at least 16 MiB. 0 = half of the machine's or the cgroup's memory. A
+     * 32nd of it is for the matching rows of filters (filter_cache.h). */
     uint64_t memory_bytes;
     struct io *io; /* for files that are sent in; NULL: none are taken */
 };

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/log.h"
+#include "index/filter_cache.h"
 #include "index/kernels.h"
 #include "index/recall_live.h"
 
@@ -181,6 +182,7 @@ enum err indexer_new(const struct indexer_options *o, struct indexer **out, stru
     ix->limits.memory_bytes = o->memory_bytes ? o->memory_bytes : plan_memory_default();
     if (ix->limits.memory_bytes < MEMORY_BYTES_MIN)
         ix->limits.memory_bytes = MEMORY_BYTES_MIN;
+    filter_cache_limit(ix->limits.memory_bytes / FILTER_CACHE_SHARE);
     ix->queue_end = &ix->queue;
     pthread_mutex_init(&ix->lock, NULL);
     pthread_mutex_init(&ix->attach_lock, NULL);
@@ -224,6 +226,7 @@ void indexer_free(struct indexer *ix)
     pthread_cond_destroy(&ix->more);
     pthread_mutex_destroy(&ix->attach_lock);
     pthread_mutex_destroy(&ix->lock);
+    filter_cache_clear();
     free(ix->self);
     free(ix);
 }

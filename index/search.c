@@ -3,7 +3,7 @@
  *   group of queries (as many as fit a few MiB of candidates)
  *     for each view:  graph ─ walk for each query; who found too little scans the view alone
  *                     lists ─ the nearest lists for each query
- *                     none  ─ one scan for all queries of the group
+ *                     none  ─ one scan for all queries of the group, by codes or by vectors
  *     for each query: settle the candidates of all views
  *
  * All views feed the same candidates, so merging needs no step of its own. Indexed views come
@@ -34,10 +34,10 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,    &s->queries,   &s->rows,
-                         &s->pointers, &s->visited, &s->touched,  &s->distances, &s->nodes,
-                         &s->detour,   &s->list,    &s->measured, &s->lists,     &s->plan,
-                         &s->matches,  &s->code};
+    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,      &s->queries,   &s->rows,
+                         &s->pointers, &s->visited, &s->touched,    &s->distances, &s->nodes,
+                         &s->detour,   &s->list,    &s->measured,   &s->lists,     &s->plan,
+                         &s->matches,  &s->code,    &s->code_nodes, &s->code_best, &s->code_found};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
     free(s);
@@ -160,7 +160,7 @@ static enum err walk_view(const struct snapshot *s, struct view_plan *plan, stru
             return err_set(ctx, ERR_AGAIN, "the search takes longer than this thread may");
         if (n > 1)
             plan_match_all(s, plan, scratch);
-        RETURN_NOT_OK(exact_scan(s, plan, &queries[i], 1, scratch, ctx));
+        RETURN_NOT_OK(scan_view(s, plan, &queries[i], 1, scratch, ctx));
     }
     return ERR_OK;
 }
@@ -177,7 +177,7 @@ static enum err search_views(const struct snapshot *s, struct view_plan *plan,
     }
     for (uint32_t i = 0; i < s->nviews; i++) {
         if (!plan[i].a && s->views[i].live > 0)
-            RETURN_NOT_OK(exact_scan(s, &plan[i], queries, n, scratch, ctx));
+            RETURN_NOT_OK(scan_view(s, &plan[i], queries, n, scratch, ctx));
     }
     return ERR_OK;
 }

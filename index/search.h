@@ -89,13 +89,14 @@ void search_plan_get(const struct snapshot *s, size_t nq, const struct search_pa
                      struct search_plan *out);
 
 /* The same for one view. */
-enum search_way { SEARCH_SCAN, SEARCH_GRAPH, SEARCH_LISTS };
+enum search_way { SEARCH_SCAN, SEARCH_GRAPH, SEARCH_LISTS, SEARCH_CODES };
 struct search_step {
     enum search_way way;
     uint64_t rows;   /* live */
     double share;    /* of them, that match the filter: estimated from a sample; 1 without one */
     uint32_t effort; /* ef or nprobe; 0: scanned */
     double recall;   /* to expect; NAN: not known */
+    bool cached;     /* which rows match is known from searches before */
 };
 void search_explain(const struct snapshot *s, size_t nq, const struct search_params *p,
                     uint32_t view, struct search_step *out);

@@ -183,7 +183,7 @@ static void fill_block(struct block *b, const struct allowed *a, uint32_t *w, ui
 {
     uint32_t end = words - *w < FILL_WORDS_MAX ? words : *w + FILL_WORDS_MAX;
     b->n = 0;
-    while (*w < end && b->n + 64 <= room)
+    while ((*w = allowed_next(a, *w, end)) < end && b->n + 64 <= room)
         block_add_word(b, a, (*w)++, dim);
 }
 

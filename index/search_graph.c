@@ -12,9 +12,10 @@
  *            live nodes, so deletions and filters lengthen the walk and never shorten the result
  *
  * A walk that has measured half as many nodes as there are vectors, or with a filter what a scan of
- * the matching rows costs, gives up: from there a scan is cheaper, and exact. So does one that runs
- * out of nodes before its pool is full: it is caught in a part of the graph that no link leaves, or
- * fewer rows match.
+ * the matching rows costs, gives up: from there a scan is cheaper. So does one that runs out of
+ * nodes before its pool is full: it is caught in a part of the graph that no link leaves, or fewer
+ * rows match. For inner product so does one that walks through many more dead nodes than the share
+ * of the live ones explains: links lead to long vectors, and hardly to what is left without them.
  * With codes (codes.h) in the file, all of this runs on distances between codes, whole numbers; the
  * rows of the best nodes of the pool are then measured by their vectors, and only that decides. A
  * query far outside of the range of the codes walks on vectors.
@@ -65,6 +66,7 @@ struct walk {
     uint32_t ndetour;
     uint32_t ntouched;
     uint64_t measured_max, measured_n;
+    uint64_t detours_max, detours_n;
     struct search_scratch *scratch;
     uint64_t *visited;
     uint32_t *touched;
@@ -209,6 +211,7 @@ static uint32_t detour_pop(struct walk *w)
         h[i] = h[child];
     }
     h[i] = last;
+    w->detours_n++;
     return top;
 }
 
@@ -343,7 +346,7 @@ static bool expand(struct walk *w, uint32_t node)
     for (uint32_t i = 0; i < n; i++)
         prefetch_node(w, w->list[i]);
     measure_list(w, n);
-    if (w->allowed.filter && !w->allowed.bits)
+    if (allowed_looks(&w->allowed))
         prefetch_features(w, n);
     bool ok = true;
     for (uint32_t i = 0; i < n; i++)
@@ -400,6 +403,11 @@ static void hide_excluded(struct walk *w)
         touch(w, &node, 1);
 }
 
+static bool walk_gives_up(const struct walk *w)
+{
+    return w->measured_n >= w->measured_max || w->detours_n > w->detours_max;
+}
+
 static bool walk_run(struct walk *w)
 {
     float d;
@@ -413,7 +421,7 @@ static bool walk_run(struct walk *w)
         pool_insert(w, d, node);
     else
         ok = detour_push(w, d, node);
-    while (ok && w->measured_n < w->measured_max && (node = next_node(w)) != ANN_NONE)
+    while (ok && !walk_gives_up(w) && (node = next_node(w)) != ANN_NONE)
         ok = expand(w, node);
     forget_visits(w);
     return ok;
@@ -439,7 +447,7 @@ static bool walk_scratch(struct walk *w)
 /* Whether the pool is full or holds all rows that there are. */
 static bool pool_enough(const struct walk *w)
 {
-    if (w->measured_n >= w->measured_max)
+    if (walk_gives_up(w))
         return false;
     if (w->npool == w->ef)
         return true;
@@ -565,6 +573,7 @@ enum err graph_search(const struct snapshot *s, const struct view_plan *plan, ui
                      .all_returned = !v->dead && v->rows == v->segment->rows &&
                                      !plan->allowed.filter && query->exclude.view != plan->view,
                      .measured_max = plan->measured_max,
+                     .detours_max = plan->detours_max,
                      .scratch = scratch};
     if (!use_codes(&w) || !walk_scratch(&w) || !walk_run(&w))
         return err_no_memory(ctx, plan->a->shape.nodes);

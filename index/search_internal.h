@@ -1,6 +1,7 @@
 /* What the parts of a search share: search.c (who searches what), search_ways.c (by which way, at
- * which cost), search_exact.c (scans), search_graph.c (walks), search_ivf.c (lists),
- * search_collect.c (which rows are the nearest). */
+ * which cost), search_allowed.c (which rows may be hits), search_exact.c (scans), search_codes.c
+ * (scans by code), search_graph.c (walks), search_ivf.c (lists), search_collect.c (which rows are
+ * the nearest). */
 #ifndef LOADSTONE_INDEX_SEARCH_INTERNAL_H
 #define LOADSTONE_INDEX_SEARCH_INTERNAL_H
 
@@ -79,19 +80,23 @@ struct search_scratch {
     struct buf plan;           /* struct view_plan: per view */
     struct buf matches;        /* uint64_t: bits of view_plan.allowed, view after view */
     struct buf code;           /* uint8_t: the query as a code */
+    struct buf code_nodes;     /* uint32_t: nodes of a block of rows */
+    struct buf code_best;      /* struct best: the nearest by code, per query */
+    struct buf code_found;     /* struct found: theirs */
     struct buf lists;          /* struct list_node: min-heap of inverted lists */
 };
 
 /* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */
 void *scratch_room(struct buf *b, size_t n, size_t size);
 
-/* ---- search_ways.c ---- */
+/* ---- search_allowed.c ---- */
 
 /* Which rows of a view may be hits: the live ones with a vector that match the filter. */
 struct allowed {
     const struct view *view;
     const struct filter *filter; /* NULL: all match */
     const uint64_t *bits;        /* the answer for every row, worked out before; NULL: it was not */
+    const uint64_t *matching;    /* rows that match, dead ones too; NULL: not known */
 };
 
 /* For a row that has a vector. */
@@ -99,16 +104,28 @@ static inline bool allowed_row(const struct allowed *a, uint32_t row)
 {
     if (a->bits)
         return row < a->view->rows && (a->bits[row / 64] >> row % 64 & 1);
+    if (a->matching)
+        return (a->matching[row / 64] >> row % 64 & 1) && view_live(a->view, row);
     return view_live(a->view, row) &&
            (!a->filter || filter_match(a->filter, a->view->segment, row));
 }
 /* Bits of rows [64 w, 64 w + 64). */
 uint64_t allowed_word(const struct allowed *a, uint32_t w);
+/* The first word from w on, below end, that may have bits; `end`: none. */
+uint32_t allowed_next(const struct allowed *a, uint32_t w, uint32_t end);
+/* Whether allowed_row looks at the features of a row. */
+static inline bool allowed_looks(const struct allowed *a)
+{
+    return a->filter && !a->bits && !a->matching;
+}
+
+/* ---- search_ways.c ---- */
 
 /* How a view is searched. */
 struct view_plan {
     uint32_t view;
-    const struct ann_file *a; /* NULL: scan */
+    const struct ann_file *a;     /* NULL: scan */
+    const struct ann_file *codes; /* to scan by; NULL: scans are by the vectors */
     struct allowed allowed;
     uint32_t effort; /* ef of a walk, or lists to read; 0 where a view is scanned */
     double recall;   /* to expect; NAN: unknown */
@@ -116,6 +133,7 @@ struct view_plan {
     double highest;
     double share;          /* of the live rows, that match; NAN: not estimated */
     uint64_t measured_max; /* nodes that a walk measures before it gives up */
+    uint64_t detours_max;  /* nodes that are no hits, which it walks through before it does */
     bool short_of_time;    /* measured_max comes from walk_us_max, or the scan would take longer */
 };
 
@@ -124,8 +142,14 @@ void plan_start(const struct snapshot *s, const struct search_params *p, struct 
 /* Decides the ways, inside the epoch section in which they are gone. nq is of the whole request. */
 void plan_choose(const struct snapshot *s, const struct search_params *p, size_t nq,
                  struct view_plan *plan);
+/* Takes what is cached of the plan's filter, inside the epoch section in which it is read. The
+ * first also notes the use, and works the filter out when it is time to. (search_allowed.c) */
+void allowed_use_cache(struct view_plan *plan, const struct search_params *p);
+void allowed_peek_cache(struct view_plan *plan);
+/* Estimates the share unless it is known. (search_allowed.c) */
+void allowed_estimate(struct view_plan *plan);
 /* Works the filter out for a whole view, so that several queries share that. No memory: it is left
- * to each of them. */
+ * to each of them. (search_allowed.c) */
 void plan_match_all(const struct snapshot *s, struct view_plan *plan,
                     struct search_scratch *scratch);
 /* Whether that pays for the way chosen. `group` queries share a scan. */
@@ -147,6 +171,17 @@ void exact_show(const struct snapshot *s, uint32_t view, uint32_t *rows, const f
 uint64_t view_live_word(const struct view *v, uint32_t w);
 /* Live rows of a view with a vector. */
 uint32_t view_vectors(const struct view *v);
+
+/* ---- search_codes.c ---- */
+
+/* Whether a graph's codes are of use to scans: few rows are twins, which are not known by code. */
+bool codes_serve(const struct ann_file *a);
+/* How many rows of the best by code are measured again. */
+uint64_t codes_keep(const struct ann_file *a, uint32_t k);
+/* Scans a view for n queries: by plan->codes where there are, else as exact_scan does. */
+WARN_UNUSED enum err scan_view(const struct snapshot *s, const struct view_plan *plan,
+                               struct collect *queries, size_t n, struct search_scratch *scratch,
+                               struct err_ctx *ctx);
 
 /* ---- search_graph.c ---- */
 

@@ -18,66 +18,64 @@
 #include "index/search_internal.h"
 
 #include "base/epoch.h"
+#include "index/filter_cache.h"
 #include "index/ivf.h"
 
-enum { EF_DEFAULT = 128, FILTERED_TIMES = 2, SAMPLE_ROWS = 1024 };
+enum {
+    EF_DEFAULT = 128,
+    FILTERED_TIMES = 2,
+    DETOURS_SPARE = 32, /* dead nodes near the entry say nothing */
+    CODES_LEAST = 4     /* times the rows that a scan by codes measures again, that must match */
+};
 
 /* Microseconds. A scan streams its rows from memory once and computes for each query; a walk jumps
  * from row to row; so does a look at the features of one. */
 static const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
 static const double jump_us = 0.03, scattered_us = 0.00012;
-static const double skip_us = 0.008; /* to a row that is known ahead */
+static const double skip_us = 0.008;  /* to a row that is known ahead */
+static const double word_us = 0.0005; /* 64 rows, of which none matches */
+/* The same of codes, per byte. */
+static const double code_jump_us = 0.012, code_scattered_us = 0.00004;
+static const double code_skip_us = 0.004, code_stream_us = 0.00003, code_compute_us = 0.00001;
+static const double code_row_us = 0.003;
 
-/* ---- allowed rows ---- */
-
-uint64_t allowed_word(const struct allowed *a, uint32_t w)
-{
-    if (a->bits)
-        return a->bits[w];
-    uint64_t live = view_live_word(a->view, w);
-    return a->filter ? filter_word(a->filter, a->view->segment, w, live) : live;
-}
-
-static uint32_t view_words(const struct view *v)
-{
-    return v->rows / 64 + (v->rows % 64 != 0);
-}
-
-void plan_match_all(const struct snapshot *s, struct view_plan *plan,
-                    struct search_scratch *scratch)
-{
-    struct allowed *a = &plan->allowed;
-    size_t words = 0, before = 0;
-    if (!a->filter || a->bits)
-        return;
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        before += i < plan->view ? view_words(&s->views[i]) : 0;
-        words += view_words(&s->views[i]);
-    }
-    uint64_t *bits = scratch_room(&scratch->matches, words, sizeof(*bits)), matching = 0;
-    if (!bits)
-        return;
-    bits += before;
-    for (uint32_t w = 0, n = view_words(a->view); w < n; w++) {
-        bits[w] = allowed_word(a, w);
-        matching += (unsigned)__builtin_popcountll(bits[w]);
-    }
-    a->bits = bits;
-    plan->share = a->view->live ? (double)matching / a->view->live : 0;
-}
+static const double detours = 1.5;
 
 /* ---- costs ---- */
 
-/* Of a scan for nq queries; the filter is worked out once. */
-static double scan_cost_us(const struct view_plan *plan, uint32_t dim, double nq)
+/* Of finding out which rows of a view match. */
+static double match_cost_us(const struct view_plan *plan)
+{
+    const struct allowed *a = &plan->allowed;
+    return a->view->rows * (allowed_looks(a) ? filter_row_ns(a->filter) / 1000 : word_us / 64);
+}
+
+/* Of a scan by vectors for nq queries; the filter is worked out once. */
+static double exact_cost_us(const struct view_plan *plan, uint32_t dim, double nq)
 {
     const struct view *v = plan->allowed.view;
     double each = dim * (stream_us + compute_us * nq) + row_us * nq;
     if (!plan->allowed.filter)
         return v->rows * each;
-    double filter = plan->allowed.bits ? 0 : filter_row_ns(plan->allowed.filter) / 1000;
     double scattered = plan->share < 0.5 ? skip_us : 0;
-    return v->rows * (filter + stream_us) + v->live * plan->share * (each + scattered);
+    return match_cost_us(plan) + v->live * plan->share * (each + scattered);
+}
+
+/* Of a scan by codes. */
+static double code_cost_us(const struct view_plan *plan, const struct ann_file *a, uint32_t k,
+                           double nq)
+{
+    const struct view *v = plan->allowed.view;
+    uint32_t dim = a->shape.dim;
+    double each = code_skip_us + code_stride(dim) * (code_stream_us + code_compute_us * nq);
+    double again = (double)codes_keep(a, k) * (jump_us + dim * scattered_us);
+    return match_cost_us(plan) + v->live * plan->share * (each + code_row_us * nq) + again * nq;
+}
+
+static double scan_cost_us(const struct view_plan *plan, const struct search_params *p,
+                           uint32_t dim, double nq)
+{
+    return plan->codes ? code_cost_us(plan, plan->codes, p->k, nq) : exact_cost_us(plan, dim, nq);
 }
 
 /* Of looking at the features of one row. */
@@ -86,7 +84,7 @@ static double look_us(const struct view_plan *plan)
     const struct allowed *a = &plan->allowed;
     if (!a->filter)
         return 0;
-    return a->bits ? jump_us / 4 : jump_us + filter_row_ns(a->filter) / 1000;
+    return allowed_looks(a) ? jump_us + filter_row_ns(a->filter) / 1000 : jump_us / 4;
 }
 
 /* Nodes that a walk of effort ef measures, and what one costs: a quarter of them come near enough
@@ -98,7 +96,9 @@ static double walk_nodes(const struct ann_file *a, uint32_t ef, double share)
 
 static double node_cost_us(const struct view_plan *plan, uint32_t dim)
 {
-    return jump_us + dim * scattered_us + look_us(plan) / 4;
+    double measured = plan->a->codes ? code_jump_us + code_stride(dim) * code_scattered_us
+                                     : jump_us + dim * scattered_us;
+    return measured + look_us(plan) / 4;
 }
 
 /* Rows that a search by lists looks at for one query. */
@@ -127,22 +127,16 @@ static double view_cost_us(const struct view_plan *plan, const struct search_par
 {
     const struct ann_file *a = plan->a;
     if (!a)
-        return scan_cost_us(plan, dim, nq);
+        return scan_cost_us(plan, p, dim, nq);
     if (a->shape.kind == INDEX_IVF)
         return list_cost_us(plan, p, dim) * nq;
     double nodes = walk_nodes(a, plan->effort, plan->share);
     if (nodes >= plan->allowed.view->rows / 2.0) /* it gives up and scans */
-        return scan_cost_us(plan, dim, nq);
+        return scan_cost_us(plan, p, dim, nq);
     return nodes * node_cost_us(plan, dim) * nq;
 }
 
 /* ---- ways ---- */
-
-static void estimate(struct view_plan *plan)
-{
-    if (isnan(plan->share))
-        plan->share = filter_share(plan->allowed.filter, plan->allowed.view, SAMPLE_ROWS);
-}
 
 /* Rows that match may lie where the query does not: until live queries tell, a filter gets
  * FILTERED_TIMES what rows without one needed. Without a curve, recall can't be promised: who asks
@@ -174,7 +168,7 @@ static bool set_effort(struct view_plan *plan, const struct ann_file *a,
     bool ivf = a->shape.kind == INDEX_IVF;
     uint32_t asked = p->efforts ? p->efforts[plan->view] : ivf ? p->nprobe : p->ef;
     if (p->filter && a->curve)
-        estimate(plan);
+        allowed_estimate(plan);
     unsigned class = recall_class(p->filter, plan->share);
     bool use = true;
     if (asked) {
@@ -188,11 +182,12 @@ static bool set_effort(struct view_plan *plan, const struct ann_file *a,
     return use;
 }
 
+/* By codes where they were chosen. */
 static void plan_scan(struct view_plan *plan)
 {
     plan->a = NULL;
     plan->effort = 0;
-    plan->recall = 1;
+    plan->recall = plan->codes ? plan->codes->code_recall : 1;
     plan->unreached = false;
 }
 
@@ -219,43 +214,78 @@ void plan_start(const struct snapshot *s, const struct search_params *p, struct 
                                      .share = p->filter ? NAN : 1};
 }
 
+/* Scans by codes, planned or after a walk that gave up, where they may be used and cost less: never
+ * where a scan was asked for, or is the way because most of the rows would be looked at anyway. */
+static void choose_codes(struct view_plan *plan, const struct search_params *p, uint32_t dim,
+                         double nq)
+{
+    const struct ann_file *a = plan->a;
+    if (!codes_serve(a) || p->recall > a->code_recall)
+        return;
+    double matching = plan->allowed.view->live * plan->share;
+    if (matching >= CODES_LEAST * (double)codes_keep(a, p->k) &&
+        code_cost_us(plan, a, p->k, nq) < exact_cost_us(plan, dim, nq))
+        plan->codes = a;
+}
+
 /* Scans instead where the filter makes that cheaper, and sets a walk's budget. */
 static void weigh(struct view_plan *plan, const struct search_params *p, uint32_t dim, double nq)
 {
     const struct ann_file *a = plan->a;
-    estimate(plan);
-    double scan = scan_cost_us(plan, dim, nq);
+    double scan = scan_cost_us(plan, p, dim, nq);
     if (plan->share == 0 || view_cost_us(plan, p, dim, nq) >= scan) {
         plan_scan(plan);
         return;
     }
-    uint64_t budget = (uint64_t)(scan_cost_us(plan, dim, 1) / node_cost_us(plan, dim));
+    uint64_t budget = (uint64_t)(scan_cost_us(plan, p, dim, 1) / node_cost_us(plan, dim));
     if (a->shape.kind != INDEX_IVF && budget < plan->measured_max)
         plan->measured_max = budget;
+}
+
+/* Dead nodes that a walk goes through, of a share that lies anywhere: for inner product, far more
+ * of them say that what matches is hard to reach. Measured: 1.0-1.8 times (1 - share) / share of
+ * the effort where it lies anywhere (recall .99), 2.0-9 where it is far (.77). */
+static uint64_t detours_max(const struct view_plan *plan)
+{
+    if (!plan->allowed.filter || plan->share == 0 || plan->a->shape.metric != DIST_IP)
+        return UINT64_MAX;
+    return (uint64_t)(DETOURS_SPARE + detours * plan->effort * (1 - plan->share) / plan->share);
 }
 
 static void hurry(struct view_plan *plan, const struct search_params *p, uint32_t dim)
 {
     double nodes = p->walk_us_max / node_cost_us(plan, dim);
     plan->short_of_time = nodes < (double)plan->measured_max ||
-                          (plan->share > 0 && scan_cost_us(plan, dim, 1) > p->walk_us_max);
+                          (plan->share > 0 && scan_cost_us(plan, p, dim, 1) > p->walk_us_max);
     if (nodes < (double)plan->measured_max)
         plan->measured_max = (uint64_t)nodes;
+}
+
+/* A view's way, once it is known which rows match. */
+static void choose(struct view_plan *plan, const struct search_params *p, uint32_t dim, double nq)
+{
+    plan->codes = NULL;
+    choose_structure(plan, p);
+    const struct ann_file *a = plan->a;
+    if (!a)
+        return;
+    allowed_estimate(plan);
+    choose_codes(plan, p, dim, nq);
+    plan->measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2;
+    plan->detours_max = detours_max(plan);
+    if (p->filter)
+        weigh(plan, p, dim, nq);
+    if (plan->a && p->walk_us_max > 0)
+        hurry(plan, p, dim);
 }
 
 void plan_choose(const struct snapshot *s, const struct search_params *p, size_t nq,
                  struct view_plan *plan)
 {
     for (uint32_t i = 0; i < s->nviews; i++) {
-        choose_structure(&plan[i], p);
-        const struct ann_file *a = plan[i].a;
-        if (!a)
-            continue;
-        plan[i].measured_max = ((uint64_t)a->shape.nodes + a->shape.twins) / 2;
-        if (p->filter)
-            weigh(&plan[i], p, s->schema->dim, (double)nq);
-        if (p->walk_us_max > 0)
-            hurry(&plan[i], p, s->schema->dim);
+        if (p->filter && s->views[i].live > 0)
+            allowed_use_cache(&plan[i], p);
+        choose(&plan[i], p, s->schema->dim, (double)nq);
     }
 }
 
@@ -280,11 +310,10 @@ static struct view_plan plan_view(const struct snapshot *s, uint32_t view, size_
     struct view_plan plan = {.view = view,
                              .allowed = {.view = &s->views[view], .filter = p->filter},
                              .share = p->filter ? NAN : 1};
-    choose_structure(&plan, p);
-    if (p->filter && plan.a)
-        weigh(&plan, p, s->schema->dim, (double)nq);
-    else if (p->filter)
-        estimate(&plan);
+    if (p->filter)
+        allowed_peek_cache(&plan);
+    choose(&plan, p, s->schema->dim, (double)nq);
+    allowed_estimate(&plan);
     return plan;
 }
 
@@ -295,6 +324,8 @@ double search_cost_us(const struct snapshot *s, size_t nq, const struct search_p
     for (uint32_t i = 0; i < s->nviews; i++) {
         struct view_plan plan = plan_view(s, i, nq, p);
         cost += view_cost_us(&plan, p, s->schema->dim, (double)nq);
+        if (p->filter)
+            cost += filter_cache_due_us(s->views[i].segment, p->filter);
     }
     epoch_leave();
     return cost;
@@ -305,7 +336,7 @@ void search_explain(const struct snapshot *s, size_t nq, const struct search_par
 {
     epoch_enter();
     struct view_plan plan = plan_view(s, view, nq, p);
-    out->way = !plan.a                           ? SEARCH_SCAN
+    out->way = !plan.a                           ? plan.codes ? SEARCH_CODES : SEARCH_SCAN
                : plan.a->shape.kind == INDEX_IVF ? SEARCH_LISTS
                                                  : SEARCH_GRAPH;
     epoch_leave();
@@ -313,6 +344,7 @@ void search_explain(const struct snapshot *s, size_t nq, const struct search_par
     out->share = plan.share;
     out->effort = plan.effort;
     out->recall = plan.recall;
+    out->cached = plan.allowed.matching != NULL;
 }
 
 double search_expected_recall(const struct snapshot *s)
@@ -339,7 +371,8 @@ void search_plan_get(const struct snapshot *s, size_t nq, const struct search_pa
         search_explain(s, nq, p, i, &step);
         out->graphs += step.way == SEARCH_GRAPH;
         out->lists += step.way == SEARCH_LISTS;
-        out->scans += step.way == SEARCH_SCAN;
-        out->rows_scanned += step.way == SEARCH_SCAN ? step.rows : 0;
+        bool scan = step.way == SEARCH_SCAN || step.way == SEARCH_CODES;
+        out->scans += scan;
+        out->rows_scanned += scan ? step.rows : 0;
     }
 }

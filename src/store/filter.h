@@ -53,6 +53,9 @@ static inline bool filter_match(const struct filter *f, const struct segment *se
     return filter_word(f, seg, row / 64, 1ull << row % 64) != 0;
 }
 
+/* Hash of the normal text: the same for filters that match the same rows in any spelling. */
+struct hash128 filter_id(const struct filter *f);
+
 /* Appends a text that parses to the same filter and is the same for filters that differ in spelling
  * only: blanks, capitals, parentheses, ways to write a constant. */
 void filter_normal(const struct filter *f, struct buf *out);

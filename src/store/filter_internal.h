@@ -83,6 +83,7 @@ struct filter {
     uint32_t root;
     struct buf bytes; /* constants, aligned to 8 */
     struct buf texts;
+    struct hash128 id;
 };
 
 /* ---- filter_lex.c ---- */

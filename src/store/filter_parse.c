@@ -286,6 +286,16 @@ static enum err parse_all(struct parser *p)
     return p->token.kind == TOKEN_END ? ERR_OK : lex_expected(p, "and, or, or the end");
 }
 
+static enum err set_id(struct filter *f, struct err_ctx *ctx)
+{
+    struct buf normal = {0};
+    filter_normal(f, &normal);
+    enum err e = normal.failed ? err_no_memory(ctx, normal.len) : ERR_OK;
+    f->id = hash128(normal.data, normal.len);
+    buf_deinit(&normal);
+    return e;
+}
+
 enum err filter_parse(const struct schema *s, const char *text, size_t n, struct filter **out,
                       struct err_ctx *ctx)
 {
@@ -295,6 +305,8 @@ enum err filter_parse(const struct schema *s, const char *text, size_t n, struct
     struct parser p = {.f = f, .schema = s, .start = text, .p = text, .end = text + n, .ctx = ctx};
     /* so that an offset into the constants never meets NULL */
     enum err e = buf_reserve(&f->bytes, 64) ? parse_all(&p) : err_no_memory(ctx, 64);
+    if (e == ERR_OK)
+        e = set_id(f, ctx);
     if (e != ERR_OK) {
         filter_free(f);
         return e;
@@ -311,6 +323,11 @@ void filter_free(struct filter *f)
     buf_deinit(&f->bytes);
     buf_deinit(&f->texts);
     free(f);
+}
+
+struct hash128 filter_id(const struct filter *f)
+{
+    return f->id;
 }
 
 double filter_row_ns(const struct filter *f)

@@ -295,11 +295,13 @@ static enum err read_footer(struct segment *s, struct err_ctx *ctx)
 enum err segment_open(const char *path, const uint8_t *collection_id, struct segment **out,
                       struct err_ctx *ctx)
 {
+    static atomic_ullong serials;
     struct segment *s = calloc(1, sizeof *s);
     if (!s || !(s->path = strdup(path))) {
         free(s);
         return err_no_memory(ctx, sizeof *s);
     }
+    s->serial = atomic_fetch_add_explicit(&serials, 1, memory_order_relaxed) + 1;
     atomic_init(&s->refs, 1);
     enum err e = map_file(s, ctx);
     if (e == ERR_OK)

@@ -37,6 +37,7 @@ struct tail;
 struct segment {
     atomic_uint refs;
     uint64_t id;           /* unique in its collection, never used again */
+    uint64_t serial;       /* unique in this process, never used again; 0 for a tail */
     struct schema *schema; /* it was written under: a prefix of the features of later schemas */
     uint32_t rows;         /* of a file; of a tail: see view.rows */
     uint64_t bytes;        /* of the file */

@@ -339,9 +339,10 @@ def test_explain(searched, request):
     (step,) = told["explain"]["segments"]
     effort = {"flat": None, "hnsw": "ef", "ivf": "nprobe"}[kind]
     assert told["explain"]["filter"] is None
-    assert {name: step[name] for name in ("rows", "way", "selectivity")} == {
-        "rows": N, "way": way, "selectivity": 1}
-    assert set(step) - {"rows", "way", "selectivity", "recall"} == ({effort} if effort else set())
+    assert {name: step[name] for name in ("rows", "way", "selectivity", "cached")} == {
+        "rows": N, "way": way, "selectivity": 1, "cached": False}
+    rest = set(step) - {"rows", "way", "selectivity", "cached", "recall"}
+    assert rest == ({effort} if effort else set())
     assert step["recall"] == 1 if kind == "flat" else 0.95 <= step["recall"] < 1
     told = c.search(vector=query, k=3, filter="ANY<3 AND (NAME IS NULL)".lower(), explain=True)
     assert told["explain"]["filter"] == "any < 3 and name is null"
@@ -349,6 +350,8 @@ def test_explain(searched, request):
     assert told["hits"] == [[]]
     told = c.search(vector=query, k=3, filter=f"any < {N // 2}", explain=True)
     assert abs(told["explain"]["segments"][0]["selectivity"] - 0.5) < 0.1
+    told = c.search(vector=query, k=3, filter=f"any < {N // 2}", explain=True)
+    assert told["explain"]["segments"][0]["cached"]
     assert "explain" not in c.search(vector=query, k=3)
     problem(c.client.post(f"{c.path}/search?explain=true", vectors[0].tobytes(),
                           headers={"Content-Type": OCTETS, "Accept": OCTETS}), 400, "explain")

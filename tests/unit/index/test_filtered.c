@@ -298,10 +298,23 @@ static void few_matches_are_scanned_and_many_walked(void **state)
     search_explain(w.snapshot, 1, &p, 0, &step);
     assert_int_equal(step.way, SEARCH_GRAPH);
     assert_true(fabs(step.share - 0.9 * ROWS / INDEXED) < 0.05);
-    set_share(&w, FAR, 0.002);
+    assert_false(step.cached);
+    set_share(&w, FAR, 0.1); /* 2,000 rows: too many to measure by their vectors */
     p.filter = w.filter;
     search_explain(w.snapshot, 1, &p, 0, &step);
+    assert_int_equal(step.way, SEARCH_CODES);
+    p.exact = true;
+    search_explain(w.snapshot, 1, &p, 0, &step);
     assert_int_equal(step.way, SEARCH_SCAN);
+    p.exact = false;
+    set_share(&w, FAR, 0.002);
+    p.filter = w.filter;
+    for (int use = 0; use < 2; use++)
+        run(&w, &p, 1, hits, nhits);
+    search_explain(w.snapshot, 1, &p, 0, &step);
+    assert_int_equal(step.way, SEARCH_SCAN);
+    assert_true(step.cached);
+    assert_true(fabs(step.share - 0.002 * ROWS / INDEXED) < 2e-4);
     search_explain(w.snapshot, 1, &p, 2, &step);
     assert_int_equal(step.way, SEARCH_SCAN);
     assert_int_equal(step.rows, 1000);
