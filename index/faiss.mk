@@ -24,6 +24,10 @@ $(FAISS_CONFIG): $(FAISS_SOURCES) index/faiss.mk $(BUILD)/deps-build.ok
 CFLAGS_kernels_scalar := -O3
 CFLAGS_kernels_avx2 := -O3
 CFLAGS_kernels_avx512 := -O3
+CFLAGS_search_walk_scalar := -O3
+CFLAGS_search_walk_avx2 := -O3
+CFLAGS_search_walk_avx512 := -O3
+CFLAGS_search_walk_vnni := -O3
 CFLAGS_distinct := -O3
 CFLAGS_distance := -O3 -ffp-contract=off
 CFLAGS_codes := -O3 -ffp-contract=off

@@ -20,7 +20,10 @@
 /* Up to this many dimensions a sum of squares of 8-bit differences is below 2^31. */
 enum { CODE8_DIM_MAX = 33000 };
 
+enum kernels_level { KERNELS_SCALAR, KERNELS_AVX2, KERNELS_AVX512, KERNELS_AVX512VNNI };
+
 struct kernels {
+    enum kernels_level level;
     const char *name; /* "avx512vnni", "avx512", "avx2", "scalar" */
     float (*l2sqr)(const float *x, const float *y, size_t d);
     float (*dot)(const float *x, const float *y, size_t d);

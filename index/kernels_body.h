@@ -2,7 +2,8 @@
  * includes this file.
  *
  *   ISA            attribute of every function (the target)
- *   ISA_NAME       "avx2"; ISA_TABLE the name of the struct kernels to define
+ *   ISA_LEVEL      of enum kernels_level; ISA_NAME "avx2"
+ *   ISA_TABLE      the name of the struct kernels to define
  *   VEC, LANES     a vector of LANES floats
  *   LOAD(p)        LANES floats from any address; LOAD_PART(p, n) the first n < LANES, zeros after
  *   ZERO() ADD(a, b) SUB(a, b) FMA(a, b, c) = a * b + c
@@ -136,6 +137,7 @@ ISA static void body_dot_norm_4(const float *x, const float *const y[4], size_t 
 }
 
 const struct kernels ISA_TABLE = {
+    .level = ISA_LEVEL,
     .name = ISA_NAME,
     .l2sqr = body_l2sqr,
     .dot = body_dot,

@@ -4,6 +4,8 @@
  * Threads: pure functions. Failure: none. */
 #include <string.h>
 
+#include "index/kernels_scalar.h"
+
 #include "index/kernels.h"
 
 typedef float scalar_vec __attribute__((vector_size(16)));
@@ -28,37 +30,13 @@ static inline float scalar_sum(scalar_vec v)
     return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
-/* Unsigned: codes of a damaged file may wrap around. */
-static void scalar_code_l2_4(const uint8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4])
-{
-    for (int r = 0; r < 4; r++) {
-        const uint8_t *row = c[r];
-        uint32_t sum = 0;
-        for (size_t i = 0; i < d; i++) {
-            int t = q[i] - row[i];
-            sum += (uint32_t)(t * t);
-        }
-        out[r] = (int32_t)sum;
-    }
-}
-
-static void scalar_code_dot_4(const int8_t *q, const uint8_t *const c[4], size_t d, int32_t out[4])
-{
-    for (int r = 0; r < 4; r++) {
-        const uint8_t *row = c[r];
-        uint32_t sum = 0;
-        for (size_t i = 0; i < d; i++)
-            sum += (uint32_t)(q[i] * row[i]);
-        out[r] = (int32_t)sum;
-    }
-}
-
 #define ISA
 #define CODE_L2_4 scalar_code_l2_4
 #define CODE_DOT_4 scalar_code_dot_4
 #define CODE8_L2_4 scalar_code_l2_4
 #define DOT_DOUBLE distance_dot_scalar
 #define SQUARES_DOUBLE distance_squares_scalar
+#define ISA_LEVEL KERNELS_SCALAR
 #define ISA_NAME "scalar"
 #define ISA_TABLE kernels_scalar
 #define VEC scalar_vec

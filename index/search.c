@@ -34,12 +34,17 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects, &s->bounds,  &s->found,      &s->queries,   &s->rows,
-                         &s->pointers, &s->visited, &s->touched,    &s->distances, &s->nodes,
-                         &s->detour,   &s->list,    &s->measured,   &s->lists,     &s->plan,
-                         &s->matches,  &s->code,    &s->code_nodes, &s->code_best, &s->code_found};
+    struct buf *all[] = {&s->collects, &s->bounds,     &s->found,     &s->queries,
+                         &s->rows,     &s->pointers,   &s->lists,     &s->plan,
+                         &s->matches,  &s->code,       &s->best,      &s->coded,
+                         &s->walks,    &s->code_nodes, &s->code_best, &s->code_found};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
+    for (size_t i = 0; i < WALK_LANES; i++) {
+        buf_deinit(&s->rooms[i].visited);
+        buf_deinit(&s->rooms[i].arrays);
+        buf_deinit(&s->rooms[i].detour);
+    }
     free(s);
 }
 
@@ -145,16 +150,14 @@ static struct collect *start_group(const struct snapshot *s, const float *querie
 
 /* ---- views ---- */
 
+/* Who found too little scans the view. */
 static enum err walk_view(const struct snapshot *s, struct view_plan *plan, struct collect *queries,
                           size_t n, struct search_scratch *scratch, struct err_ctx *ctx)
 {
+    bool enough[GROUP_QUERIES_MAX];
+    RETURN_NOT_OK(graph_search(s, plan, queries, n, enough, scratch, ctx));
     for (size_t i = 0; i < n; i++) {
-        bool enough = true;
-        if (plan->a->shape.kind == INDEX_IVF)
-            RETURN_NOT_OK(ivf_search(s, plan, plan->effort, &queries[i], scratch, ctx));
-        else
-            RETURN_NOT_OK(graph_search(s, plan, plan->effort, &queries[i], scratch, &enough, ctx));
-        if (enough)
+        if (enough[i])
             continue;
         if (plan->short_of_time)
             return err_set(ctx, ERR_AGAIN, "the search takes longer than this thread may");
@@ -165,19 +168,30 @@ static enum err walk_view(const struct snapshot *s, struct view_plan *plan, stru
     return ERR_OK;
 }
 
+static enum err search_view(const struct snapshot *s, struct view_plan *plan,
+                            struct collect *queries, size_t n, struct search_scratch *scratch,
+                            struct err_ctx *ctx)
+{
+    if (!plan->a)
+        return scan_view(s, plan, queries, n, scratch, ctx);
+    if (plan->a->shape.kind != INDEX_IVF)
+        return walk_view(s, plan, queries, n, scratch, ctx);
+    for (size_t i = 0; i < n; i++)
+        RETURN_NOT_OK(ivf_search(s, plan, plan->effort, &queries[i], scratch, ctx));
+    return ERR_OK;
+}
+
 /* Every view once. What it is searched with is decided once too: a structure that comes or goes
  * between the passes changes nothing. */
 static enum err search_views(const struct snapshot *s, struct view_plan *plan,
                              struct collect *queries, size_t n, struct search_scratch *scratch,
                              struct err_ctx *ctx)
 {
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        if (plan[i].a && s->views[i].live > 0)
-            RETURN_NOT_OK(walk_view(s, &plan[i], queries, n, scratch, ctx));
-    }
-    for (uint32_t i = 0; i < s->nviews; i++) {
-        if (!plan[i].a && s->views[i].live > 0)
-            RETURN_NOT_OK(scan_view(s, &plan[i], queries, n, scratch, ctx));
+    for (int indexed = 1; indexed >= 0; indexed--) {
+        for (uint32_t i = 0; i < s->nviews; i++) {
+            if ((plan[i].a != NULL) == indexed && s->views[i].live > 0)
+                RETURN_NOT_OK(search_view(s, &plan[i], queries, n, scratch, ctx));
+        }
     }
     return ERR_OK;
 }

@@ -11,6 +11,8 @@
 #include "index/distance.h"
 #include "index/key_order.h"
 
+enum { PREFETCH_ROWS = 16, PREFETCH_BYTES = 1024 };
+
 /* ---- the heap of upper bounds ---- */
 
 static void sift_down(float *heap, uint32_t n, float value)
@@ -72,9 +74,23 @@ static void drop_hopeless(struct collect *c)
     c->ncandidates = kept;
 }
 
+/* In a group of queries, others came between the vectors' first use and this. */
+static void prefetch_candidates(const struct collect *c)
+{
+    size_t bytes = c->snapshot->schema->dim * sizeof(float);
+    bytes = bytes < PREFETCH_BYTES ? bytes : PREFETCH_BYTES;
+    for (uint32_t i = 0; i < c->ncandidates && i < PREFETCH_ROWS; i++) {
+        struct row_ref ref = c->candidates[i].ref;
+        const float *v = segment_vector(c->snapshot->views[ref.view].segment, ref.row);
+        for (size_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch((const char *)v + at);
+    }
+}
+
 /* Leaves the best k in order, all measured. */
 static void settle(struct collect *c)
 {
+    prefetch_candidates(c);
     for (uint32_t i = 0; i < c->ncandidates; i++) {
         if (isnan(c->candidates[i].distance))
             c->candidates[i].distance = measure(c, c->candidates[i].ref);

@@ -62,6 +62,16 @@ uint32_t collect_finish(struct collect *c, struct hit *hits);
 
 /* ---- scratch ---- */
 
+/* Walks that run in turn on one thread. */
+enum { WALK_LANES = 4 };
+
+/* Of one of them. */
+struct walk_room {
+    struct buf visited; /* bit per node; all zero between walks */
+    struct buf arrays;  /* pool, list and touched nodes */
+    struct buf detour;  /* struct heap_node: min-heap of dead nodes on the way */
+};
+
 struct search_scratch {
     const atomic_bool *cancel; /* of the search that runs */
     struct buf collects;       /* struct collect x queries of a group */
@@ -70,20 +80,17 @@ struct search_scratch {
     struct buf queries;        /* float: queries scaled to length 1 */
     struct buf rows;           /* uint32_t: live rows of a block */
     struct buf pointers;       /* const float *: their vectors */
-    struct buf visited;        /* bit per node; all zero between walks */
-    struct buf touched;        /* uint32_t: nodes whose bit was set */
-    struct buf distances;      /* float: the pool of a walk, nearest first */
-    struct buf nodes;          /* uint32_t: its nodes, WALK_DONE when expanded */
-    struct buf detour;         /* struct heap_node: min-heap of dead nodes on the way */
-    struct buf list;           /* uint32_t: neighbours to measure */
-    struct buf measured;       /* float: their distances */
     struct buf plan;           /* struct view_plan: per view */
     struct buf matches;        /* uint64_t: bits of view_plan.allowed, view after view */
-    struct buf code;           /* uint8_t: the query as a code */
+    struct buf code;           /* uint8_t: the queries as codes */
     struct buf code_nodes;     /* uint32_t: nodes of a block of rows */
     struct buf code_best;      /* struct best: the nearest by code, per query */
     struct buf code_found;     /* struct found: theirs */
     struct buf lists;          /* struct list_node: min-heap of inverted lists */
+    struct buf best;           /* struct ivf_best: the pool of a search by lists */
+    struct buf coded;          /* bool: queries whose code says something */
+    struct buf walks;          /* struct walk x lanes */
+    struct walk_room rooms[WALK_LANES];
 };
 
 /* Room for n x size bytes, contents undefined where it grew; NULL when memory is out. */
@@ -194,12 +201,12 @@ static inline bool view_walkable(const struct view *v)
 
 /* Whether a walk of effort `ef` over the graph of a view takes less than a scan. */
 bool graph_pays(const struct view *v, const struct ann_file *a, uint32_t ef);
-/* Shows the nearest rows that a walk of effort `ef` finds to the query; *enough is false, and
- * nothing shown, when the walk found too few or took too long: the view must then be scanned. */
+/* Shows the nearest rows that walks of the plan's effort find to each of n queries; enough[i] is
+ * false, and nothing shown, where one found too few or took too long: the view must then be
+ * scanned. */
 WARN_UNUSED enum err graph_search(const struct snapshot *s, const struct view_plan *plan,
-                                  uint32_t ef, struct collect *query,
-                                  struct search_scratch *scratch, bool *enough,
-                                  struct err_ctx *ctx);
+                                  struct collect *queries, size_t n, bool *enough,
+                                  struct search_scratch *scratch, struct err_ctx *ctx);
 
 /* ---- search_ivf.c ---- */
 

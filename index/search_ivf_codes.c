@@ -119,7 +119,7 @@ bool ivf_codes_use(struct probe *p, uint64_t enough)
     uint64_t most = code_rerank(&a->scale, p->query->k);
     most = most > enough ? most : enough;
     p->best_max = most < a->shape.nodes ? (uint32_t)most : a->shape.nodes;
-    p->best = scratch_room(&p->scratch->detour, p->best_max, sizeof(*p->best));
+    p->best = scratch_room(&p->scratch->best, p->best_max, sizeof(*p->best));
     p->query_code = room;
     p->all_allowed = !v->dead && v->rows == v->segment->rows && !p->allowed->filter &&
                      p->query->exclude.view != p->view_index;

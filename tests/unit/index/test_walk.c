@@ -144,6 +144,60 @@ static void queries_far_from_all_data_are_walked_on_vectors(void **state)
     world_close(&w);
 }
 
+/* Searches queries [from, from + n) of the world, in one call, into others. */
+static void search_some(const struct world *w, const struct search_params *p, size_t from, size_t n)
+{
+    struct err_ctx ctx;
+    err_clear(&ctx);
+    if (search_run(w->snapshot, w->queries + from * w->dim, n, p, search_scratch_local(),
+                   others + from * p->k, nothers + from, &ctx) != ERR_OK)
+        fail_msg("%s", ctx.detail);
+}
+
+static void compare_hits(const struct search_params *p, size_t n)
+{
+    for (size_t q = 0; q < n; q++) {
+        assert_int_equal(nhits[q], nothers[q]);
+        for (uint32_t i = 0; i < nhits[q]; i++) {
+            const struct hit *a = &hits[q * p->k + i], *b = &others[q * p->k + i];
+            assert_true(a->distance == b->distance && a->ref.row == b->ref.row);
+        }
+    }
+}
+
+/* Large enough for walks to take turns, on codes of one part and of two, and on vectors. */
+static void queries_find_the_same_alone_and_in_company(void **state)
+{
+    (void)state;
+    static const struct {
+        enum metric metric;
+        uint32_t dim;
+        size_t rows;
+    } worlds[] = {{DIST_L2, 2000, 4500}, {DIST_IP, 1500, 6000}};
+    for (size_t i = 0; i < sizeof(worlds) / sizeof(worlds[0]); i++) {
+        struct world w;
+        world_open(&w, worlds[i].metric, worlds[i].dim, worlds[i].rows);
+        for (uint32_t k = 0; k < w.dim; k++)
+            w.queries[7 * w.dim + k] *= 1000; /* l2: walked on vectors between others on codes */
+        for (int run = 0; run < 3; run++) {
+            struct search_params p = {.k = K, .ef = 24};
+            w.graph->codes = run == 2 ? NULL : w.codes;
+            if (run == 1)
+                rig_kill(w.snapshot, 0, 77);
+            for (size_t q = 0; q < QUERIES; q++)
+                search_some(&w, &p, q, 1);
+            memcpy(hits, others, sizeof(hits));
+            memcpy(nhits, nothers, sizeof(nhits));
+            for (size_t n = 2; n <= QUERIES; n = n < 9 ? n + 1 : n < 64 ? 64 : n + 36) {
+                memset(others, 0xff, sizeof(others));
+                search_some(&w, &p, 0, n);
+                compare_hits(&p, n);
+            }
+        }
+        world_close(&w);
+    }
+}
+
 static void check_live(const struct world *w, uint32_t k)
 {
     for (size_t q = 0; q < QUERIES; q++) {
@@ -152,6 +206,42 @@ static void check_live(const struct world *w, uint32_t k)
             assert_true(i == 0 || hits[q * k + i - 1].distance <= hits[q * k + i].distance);
         }
     }
+}
+
+/* Links that lead nowhere, to everything and to the node itself: hits are live rows, in order. */
+static void hostile_links_do_no_harm(void **state)
+{
+    (void)state;
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+    const struct kernels was = kernels;
+    struct world w;
+    struct search_params p = {.k = K, .ef = 1};
+    uint64_t seed = 6;
+    world_open(&w, DIST_L2, 65, 2000);
+    const uint32_t *links = w.graph->links, m = w.graph->shape.m;
+    uint32_t *noise = malloc(2000u * 2 * ANN_M_MAX * sizeof(*noise));
+    for (int run = 0; run < 12; run++) {
+        const struct kernels *k = kernels_find(isas[run % 4]);
+        w.graph->shape.m = run < 4 ? m : run < 8 ? 1 : ANN_M_MAX;
+        for (size_t i = 0; i < 2000u * 2 * ANN_M_MAX; i++) {
+            uint64_t r = rig_random(&seed);
+            noise[i] = r % 64 == 0 ? (uint32_t)(r >> 32) : (uint32_t)(r >> 32) % 2000;
+        }
+        w.graph->links = noise;
+        w.graph->upper_lists = 0; /* which have m links each */
+        kernels = k ? *k : was;
+        for (p.ef = 1; p.ef <= 300; p.ef += 299) {
+            search(&w, &p, hits, nhits);
+            for (size_t q = 0; q < QUERIES; q++)
+                assert_int_equal(nhits[q], K);
+            check_live(&w, K);
+        }
+    }
+    kernels = was;
+    w.graph->links = links;
+    w.graph->shape.m = m;
+    free(noise);
+    world_close(&w);
 }
 
 /* The smallest effort, a k that no walk gives, and deletions down to one row. */
@@ -221,6 +311,8 @@ int main(void)
         cmocka_unit_test(codes_find_what_vectors_find),
         cmocka_unit_test(hits_are_the_same_on_every_instruction_set),
         cmocka_unit_test(queries_far_from_all_data_are_walked_on_vectors),
+        cmocka_unit_test(queries_find_the_same_alone_and_in_company),
+        cmocka_unit_test(hostile_links_do_no_harm),
         cmocka_unit_test(a_result_is_never_short),
         cmocka_unit_test(hostile_codes_do_no_harm),
     };
