@@ -190,6 +190,9 @@ static void put_server(const struct service *s, struct buf *out)
     metrics_put_gauge(out, "loadstone_filter_cache_bytes",
                       "Bytes of the matching rows of filters that are kept for the next search.",
                       (double)filter_cache_bytes());
+    metrics_put_gauge(out, "loadstone_recall_samples_waiting",
+                      "Live queries that wait to be searched again exactly, at idle priority.",
+                      index_recall_waiting());
     put_pools(s, out);
     metrics_put_gauge(out, "loadstone_ready", "1 once every collection is open or quarantined.",
                       catalog_ready(s->catalog));

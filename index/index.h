@@ -72,6 +72,9 @@ struct index_state {
 void index_state_get(struct indexer *ix, const struct collection *c, const struct snapshot *s,
                      struct index_state *out);
 
+/* Live queries that wait to be searched again, for the curves of recall. */
+unsigned index_recall_waiting(void);
+
 /* `loadstoned build-index ...`: the child's main; argv[0] is the word build-index. Writes one .ann
  * for one segment file; progress goes to standard output as lines "progress <0..1>", an error as
  * "error <sentence>". */

@@ -33,6 +33,11 @@ const char *index_isa(void)
     return kernels.name;
 }
 
+unsigned index_recall_waiting(void)
+{
+    return recall_live_waiting();
+}
+
 /* ---- what comes in ---- */
 
 /* Brings a segment to what the settings ask for; `again` builds it also when it has that. */

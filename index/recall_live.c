@@ -61,6 +61,7 @@ static struct {
     unsigned first, count;
     struct sampled *spare; /* the sampler's, swapped for one that waits */
     atomic_uint dim_wanted;
+    atomic_uint waiting; /* count, and the one that is searched again */
 } ring = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
 
 /* ---- offering ---- */
@@ -114,6 +115,7 @@ static bool copy_in(const struct snapshot *s, const float *query, const struct s
     to->exclude = exclude;
     to->filtered = p->filter != NULL;
     ring.count++;
+    atomic_fetch_add_explicit(&ring.waiting, 1, memory_order_relaxed);
     return true;
 }
 
@@ -311,6 +313,11 @@ static enum err search_again(const struct sampled *q, struct err_ctx *ctx)
 
 /* ---- the thread ---- */
 
+unsigned recall_live_waiting(void)
+{
+    return atomic_load(&ring.waiting);
+}
+
 static void sampled_free(struct sampled *q)
 {
     if (!q)
@@ -341,6 +348,7 @@ static struct sampled *take(void)
 
 static void drop_waiting(void)
 {
+    atomic_fetch_sub(&ring.waiting, ring.count);
     for (; ring.count > 0; ring.count--) {
         snapshot_release(ring.slots[ring.first]->snapshot);
         ring.first = (ring.first + 1) % SLOTS;
@@ -383,6 +391,7 @@ static void *sampler(void *arg)
         }
         metric_add(search_again(q, &ctx) == ERR_OK ? &samples : &drops, 0, 1);
         snapshot_release(q->snapshot);
+        atomic_fetch_sub(&ring.waiting, 1);
     }
     return NULL;
 }

@@ -9,6 +9,8 @@
 WARN_UNUSED enum err recall_live_start(struct err_ctx *ctx);
 /* Drops what waits and cuts off what runs. */
 void recall_live_stop(void);
+/* Queries that wait or are being searched again. */
+unsigned recall_live_waiting(void);
 
 /* Takes some of nq queries that were just searched by `plan`, as copies; never waits. They are
  * those from `first` on of the search that p speaks of. Inside the epoch section in which the plan

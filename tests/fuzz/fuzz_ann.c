@@ -98,8 +98,10 @@ static void search(struct snapshot *s, const struct search_params *p)
         {1, 2, 3, 4}, {-1, 0.5f, 0, 0}, {30, 31, 32, 33}};
     struct hit hits[QUERIES * K];
     uint32_t counts[QUERIES];
-    ASSERT(search_run(s, queries[0], QUERIES, p, search_scratch_local(), hits, counts, NULL) ==
-           ERR_OK);
+    enum err e = search_run(s, queries[0], QUERIES, p, search_scratch_local(), hits, counts, NULL);
+    if (p->recall > 0 && e == ERR_UNPROCESSABLE) /* out of reach of this curve */
+        return;
+    ASSERT(e == ERR_OK);
     for (int q = 0; q < QUERIES; q++) {
         ASSERT(counts[q] <= K);
         for (uint32_t i = 0; i < counts[q]; i++)
@@ -110,7 +112,8 @@ static void search(struct snapshot *s, const struct search_params *p)
 static void attach_and_search(struct segment *seg, struct ann_file *a)
 {
     struct snapshot *s = calloc(1, sizeof *s + sizeof s->views[0]);
-    struct search_params p = {.k = K, .ef = 9, .nprobe = 2}, wide = {.k = K, .bounded = true};
+    struct search_params p = {.k = K, .ef = 9, .nprobe = 2}, wide = {.k = K, .bounded = true},
+                         least = {.k = K, .recall = 0.9};
     ASSERT(s);
     segment_set_ann(seg, a, ann_file_close);
     atomic_init(&s->refs, 1);
@@ -121,6 +124,7 @@ static void attach_and_search(struct segment *seg, struct ann_file *a)
     wide.radius = 0.5;
     search(s, &p);
     search(s, &wide);
+    search(s, &least);
     snapshot_release(s);
 }
 
