@@ -36,6 +36,8 @@ enum {
     SAMPLE_THEN = 32,
     FIRST_HEARD = 128, /* queries of a class until the rate falls */
     K_MAX = 1000,
+    DIM_FIRST = 2048,  /* that slots have room for from the start */
+    GROUP_MOST = 2,    /* of the queries that are searched together */
     FILTER_ROWS = 1024 /* looked at to tell the class of a filter */
 };
 
@@ -142,6 +144,8 @@ void recall_live_offer(const struct snapshot *s, const float *queries, size_t nq
         !atomic_load_explicit(&ring.running, memory_order_relaxed))
         return;
     unsigned rate = rate_of(s, p, plan);
+    if (rate && nq / rate > GROUP_MOST) /* the first of a batch would fill the ring */
+        rate = (unsigned)(nq / GROUP_MOST);
     for (size_t i = 0; rate && i < nq; i++) {
         if (++tick < rate)
             continue;
@@ -318,6 +322,16 @@ unsigned recall_live_waiting(void)
     return atomic_load(&ring.waiting);
 }
 
+static struct sampled *sampled_new(void)
+{
+    struct sampled *q = calloc(1, sizeof(*q));
+    if (!q)
+        return NULL;
+    q->query = malloc(DIM_FIRST * sizeof(float));
+    q->query_max = q->query ? DIM_FIRST : 0;
+    return q;
+}
+
 static void sampled_free(struct sampled *q)
 {
     if (!q)
@@ -408,9 +422,9 @@ static void free_slots(void)
 
 static enum err start_thread(struct err_ctx *ctx)
 {
-    bool ok = (ring.spare = calloc(1, sizeof(*ring.spare))) != NULL;
+    bool ok = (ring.spare = sampled_new()) != NULL;
     for (unsigned i = 0; i < SLOTS; i++)
-        ok = (ring.slots[i] = calloc(1, sizeof(*ring.slots[i]))) && ok;
+        ok = (ring.slots[i] = sampled_new()) && ok;
     ring.first = ring.count = 0;
     atomic_store(&ring.stop, false);
     atomic_store(&ring.dim_wanted, 0);

@@ -4,9 +4,11 @@
 #include "index/recall.h"
 
 #include <math.h>
+#include <pthread.h>
 
 #include "index/ann_format.h"
 #include "index/kernels.h"
+#include "index/recall_live.h"
 #include "index/recall_measure.h"
 #include "rig.h"
 
@@ -458,6 +460,126 @@ static void rows_are_as_hard_to_find_as_queries(void **state)
     world_close(&w);
 }
 
+/* ---- the sampler ---- */
+
+enum { LIVE = 400, LIVE_THREADS = 3 };
+
+/* Queries between the clusters, which are harder than rows. */
+static float *strange_queries(const struct world *w, uint64_t seed)
+{
+    float *q = malloc(LIVE * w->dim * sizeof(float));
+    assert_non_null(q);
+    for (size_t i = 0; i < LIVE; i++) {
+        const float *a = w->vectors + rig_random(&seed) % ROWS * w->dim;
+        const float *b = w->vectors + rig_random(&seed) % ROWS * w->dim;
+        for (uint32_t j = 0; j < w->dim; j++)
+            q[i * w->dim + j] = (a[j] + b[j]) / 2;
+    }
+    return q;
+}
+
+struct asker {
+    const struct world *w;
+    const float *queries;
+    uint32_t k;
+};
+
+static void *ask(void *arg)
+{
+    const struct asker *a = arg;
+    for (size_t i = 0; i < LIVE; i++) {
+        struct hit found[100];
+        uint32_t n;
+        struct search_params p = {.k = a->k};
+        if (search_run(a->w->snapshot, a->queries + i * a->w->dim, 1, &p, search_scratch_local(),
+                       found, &n, NULL) != ERR_OK)
+            return arg;
+        if (recall_live_waiting() > 32) /* at idle priority it needs a pause */
+            usleep(2000);
+    }
+    return NULL;
+}
+
+static void wait_for_sampler(void)
+{
+    for (int i = 0; recall_live_waiting() > 0; i++) {
+        assert_true(i < 60000);
+        usleep(1000);
+    }
+}
+
+static unsigned heard(const struct world *w, uint32_t list)
+{
+    return atomic_load(&w->ann->curve->nheard[list][0]);
+}
+
+static void the_sampler_hears_live_queries_of_many_threads(void **state)
+{
+    (void)state;
+    struct world w;
+    struct recall_choice before, after;
+    pthread_t threads[LIVE_THREADS];
+    world_open(&w, DIST_L2, 48, false);
+    float *queries = strange_queries(&w, 5);
+    struct asker askers[LIVE_THREADS] = {{&w, queries, 10}, {&w, queries, 10}, {&w, queries, 100}};
+    recall_choose(w.ann->curve, .95, 10, 0, &before);
+    assert_int_equal(recall_live_start(NULL), ERR_OK);
+    for (int i = 0; i < LIVE_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask, &askers[i]), 0);
+    for (int i = 0; i < LIVE_THREADS; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    wait_for_sampler();
+    recall_live_stop();
+    assert_in_range(heard(&w, 1), 50, 2 * LIVE / 4);
+    assert_in_range(heard(&w, 3), 20, LIVE / 4);
+    assert_int_equal(heard(&w, 0), 0);
+    recall_choose(w.ann->curve, .95, 10, 0, &after);
+    assert_true(after.effort > before.effort);
+    assert_true(after.reached || after.promised);
+    free(queries);
+    world_close(&w);
+}
+
+/* What is exact, bounded or a measurement says nothing of an effort. */
+static void only_searches_by_effort_are_sampled(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err_ctx ctx;
+    world_open(&w, DIST_L2, 16, false);
+    assert_int_equal(recall_live_start(NULL), ERR_OK);
+    struct search_params all[] = {{.k = 10, .exact = true},
+                                  {.k = 10, .bounded = true, .radius = 1},
+                                  {.k = 10, .unsampled = true}};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(search(&w, &all[i], hits, nhits, &ctx), ERR_OK);
+    wait_for_sampler();
+    assert_int_equal(heard(&w, 1), 0);
+    recall_live_stop();
+    world_close(&w);
+}
+
+static void the_sampler_stops_with_work_waiting(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err_ctx ctx;
+    struct search_params p = {.k = 100};
+    world_open(&w, DIST_L2, 48, false);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(recall_live_start(NULL), ERR_OK);
+        assert_int_equal(search(&w, &p, hits, nhits, &ctx), ERR_OK);
+        recall_live_stop();
+        assert_int_equal(recall_live_waiting(), 0);
+        assert_int_equal(search(&w, &p, hits, nhits, &ctx), ERR_OK); /* offers to nobody */
+    }
+    assert_int_equal(atomic_load(&w.snapshot->refs), 1);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +599,9 @@ int main(void)
         cmocka_unit_test(without_a_curve_recall_is_exact_and_the_default_is_not),
         cmocka_unit_test(dead_rows_do_not_break_the_promise),
         cmocka_unit_test(rows_are_as_hard_to_find_as_queries),
+        cmocka_unit_test(the_sampler_hears_live_queries_of_many_threads),
+        cmocka_unit_test(only_searches_by_effort_are_sampled),
+        cmocka_unit_test(the_sampler_stops_with_work_waiting),
     };
     if (kernels_init(NULL) != ERR_OK)
         return 1;
