@@ -22,9 +22,10 @@
 #define RECALL_ENOUGH 0.999 /* lower bound at which further efforts are of no use */
 
 enum {
-    RECALL_LISTS = 4,   /* values of k that a curve may know */
-    RECALL_POINTS = 32, /* efforts per k */
-    RECALL_CLASSES = 5, /* of filters, by the share of rows that match: recall_class */
+    RECALL_LISTS = 4,             /* values of k that a curve may know */
+    RECALL_POINTS = 32,           /* efforts per k */
+    RECALL_CLASSES = 5,           /* of filters, by the share of rows that match: recall_class */
+    RECALL_ROWS = RECALL_CLASSES, /* no class: what the rows of the build said, whoever asks */
     RECALL_EFFORT_MAX = 4096
 };
 
@@ -82,7 +83,6 @@ const struct recall_list *recall_list_of(const struct recall_curve *c, uint32_t 
 
 struct recall_choice {
     uint32_t effort;
-    bool heard;     /* live queries of this class have a say */
     bool reached;   /* else `effort` is the highest that was measured */
     bool promised;  /* not reached by live queries, but by the rows of the build */
     bool scan;      /* live queries show that no effort reaches it, though rows did */

@@ -202,11 +202,15 @@ static uint32_t scaled(double effort, double times)
 
 static float lower_at(const struct recall_curve *c, uint32_t list, unsigned class, uint32_t point)
 {
+    if (class == RECALL_ROWS)
+        return (float)recall_lower(&c->lists[list].points[point]);
     return atomic_load_explicit(&c->lower[list][class][point], memory_order_relaxed);
 }
 
 static float mean_at(const struct recall_curve *c, uint32_t list, unsigned class, uint32_t point)
 {
+    if (class == RECALL_ROWS)
+        return (float)recall_mean(&c->lists[list].points[point]);
     return atomic_load_explicit(&c->mean[list][class][point], memory_order_relaxed);
 }
 
@@ -222,6 +226,12 @@ static bool rows_reach(const struct recall_list *l, double target)
     for (uint32_t i = 0; i < l->n && !reach; i++)
         reach = recall_lower(&l->points[i]) >= target;
     return reach;
+}
+
+static bool heard(const struct recall_curve *c, uint32_t list, unsigned class)
+{
+    return class < RECALL_CLASSES &&
+           atomic_load_explicit(&c->nheard[list][class], memory_order_relaxed) >= SCAN_HEARD;
 }
 
 void recall_choose(const struct recall_curve *c, double target, uint32_t k, unsigned class,
@@ -241,10 +251,8 @@ void recall_choose(const struct recall_curve *c, double target, uint32_t k, unsi
     double recall = mean_at(c, list, class, i);
     out->highest = lower_at(c, list, class, last);
     out->reached = here >= target;
-    out->heard = atomic_load_explicit(&c->nheard[list][class], memory_order_relaxed) >= HEARD_MIN;
     out->promised = !out->reached && rows_reach(l, target);
-    out->scan = out->promised && mean_at(c, list, class, last) < target &&
-                atomic_load_explicit(&c->nheard[list][class], memory_order_relaxed) >= SCAN_HEARD;
+    out->scan = out->promised && mean_at(c, list, class, last) < target && heard(c, list, class);
     if (i > 0 && out->reached) {
         double before = l->points[i - 1].effort;
         part = between(lower_at(c, list, class, i - 1), here, target);

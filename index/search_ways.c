@@ -138,9 +138,19 @@ static double view_cost_us(const struct view_plan *plan, const struct search_par
 
 /* ---- ways ---- */
 
-/* Rows that match may lie where the query does not: until live queries tell, a filter gets
- * FILTERED_TIMES what rows without one needed. Without a curve, recall can't be promised: who asks
- * for it gets a scan. */
+/* Rows that match may lie where the query does not, and a class of filters holds easy and hard
+ * ones: a filter gets FILTERED_TIMES what rows without one needed, or what live queries ask for
+ * when that is more. */
+static uint32_t filtered_effort(const struct recall_curve *curve, double target, uint32_t k,
+                                uint32_t live)
+{
+    struct recall_choice rows;
+    recall_choose(curve, target, k, RECALL_ROWS, &rows);
+    uint32_t least = rows.effort * FILTERED_TIMES;
+    return live > least ? live : least;
+}
+
+/* Without a curve, recall can't be promised: who asks for it gets a scan. */
 static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
                              const struct search_params *p, unsigned class)
 {
@@ -154,7 +164,7 @@ static bool effort_by_recall(struct view_plan *plan, const struct ann_file *a,
         plan->recall = NAN;
         return p->recall == 0;
     }
-    plan->effort = c.effort * (class > 0 && !c.heard ? FILTERED_TIMES : 1);
+    plan->effort = class > 0 ? filtered_effort(a->curve, target, p->k, c.effort) : c.effort;
     plan->recall = c.recall;
     plan->unreached = p->recall > 0 && !c.reached && !c.promised;
     plan->highest = c.highest;
