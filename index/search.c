@@ -242,9 +242,9 @@ static enum err settle_plan(const struct snapshot *s, const struct search_params
 {
     struct search_report *r = p->report;
     for (uint32_t i = 0; i < s->nviews; i++) {
-        if (!plan[i].a || s->views[i].live == 0)
+        if (s->views[i].live == 0)
             continue;
-        if (plan[i].unreached)
+        if (plan[i].a && plan[i].unreached)
             return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "recall",
                               "recall %g at k = %u is out of reach of the index: the highest that "
                               "was measured, with 95 %% confidence, is %.4f; ask for less, or for "
@@ -252,7 +252,8 @@ static enum err settle_plan(const struct snapshot *s, const struct search_params
                               p->recall, p->k, floor(plan[i].highest * 1e4) / 1e4);
         if (!r)
             continue;
-        uint32_t *effort = plan[i].a->shape.kind == INDEX_IVF ? &r->nprobe : &r->ef;
+        bool ivf = plan[i].a && plan[i].a->shape.kind == INDEX_IVF;
+        uint32_t *effort = ivf ? &r->nprobe : &r->ef;
         *effort = *effort < plan[i].effort ? plan[i].effort : *effort;
         if (!isnan(r->recall) && !(plan[i].recall >= r->recall))
             r->recall = plan[i].recall;
