@@ -381,6 +381,42 @@ enum err ann_file_open(const char *path, struct ann_file **out, struct err_ctx *
     return ERR_OK;
 }
 
+static void reads_free(struct ann_reads *r)
+{
+    if (!r)
+        return;
+    io_file_close(r->ann);
+    io_file_close(r->segment);
+    free(r);
+}
+
+enum err ann_file_read_from(struct ann_file *a, struct io *io, const char *path,
+                            const struct segment *s, struct err_ctx *ctx)
+{
+    ASSERT(a->shape.kind == INDEX_IVF && a->codes && s->path && !a->reads);
+    struct ann_reads *r = calloc(1, sizeof(*r));
+    if (!r)
+        return err_no_memory(ctx, sizeof(*r));
+    r->io = io;
+    r->codes_at = (uint64_t)(a->codes - a->map);
+    r->vectors_at = (uint64_t)((const uint8_t *)s->vectors - s->map);
+    enum err e = io_file_open(io, path, IO_READ, &r->ann, ctx);
+    if (e == ERR_OK)
+        e = io_file_open(io, s->path, IO_READ, &r->segment, ctx);
+    if (e != ERR_OK) {
+        reads_free(r);
+        return e;
+    }
+    a->reads = r;
+    return ERR_OK;
+}
+
+void ann_file_read_mapped(struct ann_file *a)
+{
+    reads_free(a->reads);
+    a->reads = NULL;
+}
+
 void ann_file_close(void *ann)
 {
     struct ann_file *a = ann;
@@ -390,6 +426,7 @@ void ann_file_close(void *ann)
     mapping_unwatch(a->watch);
     if (a->reserved)
         munmap(a->reserved, a->reserved_len);
+    reads_free(a->reads);
     free(a);
 }
 

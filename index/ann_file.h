@@ -77,6 +77,13 @@ struct ann_shape {
  * since their scale overflows. */
 enum codes_verdict { CODES_UNKNOWN, CODES_TAKEN, CODES_REFUSED, CODES_IMPOSSIBLE };
 
+/* Where lists of codes and vectors are read from when there is no memory to map them. */
+struct ann_reads {
+    struct io *io;
+    struct io_file *ann, *segment;
+    uint64_t codes_at, vectors_at; /* in the files */
+};
+
 struct ann_file {
     struct ann_shape shape;
     uint32_t entry;       /* node where a search starts */
@@ -97,6 +104,7 @@ struct ann_file {
     const uint32_t *lists_at;
     struct recall_curve *curve; /* NULL: never measured. Searches and the sampler share it */
     uint64_t bytes;             /* of the file */
+    struct ann_reads *reads;    /* ivf only; NULL: everything is read where it is mapped */
     bool verified;              /* whoever attached it has checked every section */
     const uint8_t *map;
     const uint8_t *curve_at; /* the sections */
@@ -123,6 +131,13 @@ WARN_UNUSED enum err ann_file_verify_until(const struct ann_file *a, const char 
  * in the file matches any) and has each row with a vector once. */
 WARN_UNUSED enum err ann_file_check(const struct ann_file *a, const uint8_t *collection_id,
                                     const struct segment *s, struct err_ctx *ctx);
+
+/* Lets searches of inverted lists with codes read those, and the vectors, from the files instead of
+ * the maps, many at once. `path` is the file's. */
+WARN_UNUSED enum err ann_file_read_from(struct ann_file *a, struct io *io, const char *path,
+                                        const struct segment *s, struct err_ctx *ctx);
+/* From the maps again; while nobody searches. */
+void ann_file_read_mapped(struct ann_file *a);
 
 /* Rows of a list < nlist, *n of them. */
 static inline const uint32_t *ann_list(const struct ann_file *a, uint32_t list, uint32_t *n)

@@ -90,6 +90,31 @@ static enum err open_ann(const struct collection *c, const struct segment *s, co
     return ERR_OK;
 }
 
+/* Whether the collection is larger than what indexes may take of memory. */
+static bool beyond_memory(const struct indexer *ix, const struct collection *c,
+                          const struct segment *s, const struct ann_file *a)
+{
+    epoch_enter();
+    uint64_t all = collection_snapshot(c)->bytes;
+    epoch_leave();
+    uint64_t own = s->bytes;
+    return (all > own ? all : own) + a->bytes > ix->limits.memory_bytes;
+}
+
+/* Lists that memory does not hold are read from their files. */
+static enum err choose_reads(const struct indexer *ix, const struct collection *c,
+                             const struct segment *s, const char *path, struct ann_file *a,
+                             struct err_ctx *ctx)
+{
+    bool lists = a->shape.kind == INDEX_IVF && a->codes && ix->io;
+    if (!lists || !beyond_memory(ix, c, s, a))
+        return ERR_OK;
+    RETURN_NOT_OK(ann_file_read_from(a, ix->io, path, s, ctx));
+    log_info("index of %s, segment %016llx: more than --memory holds; its lists are read from disk",
+             collection_name(c), (unsigned long long)s->id);
+    return ERR_OK;
+}
+
 /* ---- attaching ---- */
 
 /* Under the attach lock. What the segment had goes when its last reader has left. */
@@ -117,6 +142,11 @@ enum err attach_built(struct indexer *ix, const struct job *j, const char *path,
 {
     struct ann_file *a = NULL;
     RETURN_NOT_OK(open_ann(j->collection, j->segment, path, true, &a, ctx));
+    enum err e = choose_reads(ix, j->collection, j->segment, path, a, ctx);
+    if (e != ERR_OK) {
+        ann_file_close(a);
+        return e;
+    }
     pthread_mutex_lock(&ix->attach_lock);
     struct index_plan now = plan_now(ix, j->collection, j->vectors);
     bool wanted = plan_matches(&now, a);
@@ -138,6 +168,8 @@ enum err attach_found(struct indexer *ix, struct collection *c, struct segment *
     pthread_mutex_lock(&ix->attach_lock);
     if (!segment_ann(s)) {
         e = open_ann(c, s, path, false, &a, ctx);
+        if (e == ERR_OK && (e = choose_reads(ix, c, s, path, a, ctx)) != ERR_OK)
+            ann_file_close(a);
         if (e == ERR_OK)
             set_ann(s, a);
         else if (e == ERR_CORRUPT && !collection_dropped(c))

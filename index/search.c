@@ -34,10 +34,10 @@ static bool scratch_key_made;
 static void scratch_free(void *arg)
 {
     struct search_scratch *s = arg;
-    struct buf *all[] = {&s->collects, &s->bounds,     &s->found,     &s->queries,
-                         &s->rows,     &s->pointers,   &s->lists,     &s->plan,
-                         &s->matches,  &s->code,       &s->best,      &s->coded,
-                         &s->walks,    &s->code_nodes, &s->code_best, &s->code_found};
+    struct buf *all[] = {&s->collects,   &s->bounds, &s->found, &s->queries,    &s->rows,
+                         &s->pointers,   &s->lists,  &s->plan,  &s->matches,    &s->code,
+                         &s->best,       &s->coded,  &s->walks, &s->code_nodes, &s->code_best,
+                         &s->code_found, &s->reads,  &s->read};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         buf_deinit(all[i]);
     for (size_t i = 0; i < WALK_LANES; i++) {

@@ -47,11 +47,15 @@ static void note_upper_bound(struct collect *c, float hi)
 
 /* ---- candidates ---- */
 
-static double measure(const struct collect *c, struct row_ref ref)
+static double measure_vector(const struct collect *c, const float *v)
 {
     const struct schema *schema = c->snapshot->schema;
-    const float *v = segment_vector(c->snapshot->views[ref.view].segment, ref.row);
     return distance_exact(schema->metric, c->query, c->norm2, v, schema->dim);
+}
+
+static double measure(const struct collect *c, struct row_ref ref)
+{
+    return measure_vector(c, segment_vector(c->snapshot->views[ref.view].segment, ref.row));
 }
 
 static int candidate_compare(const void *a, const void *b, void *snapshot)
@@ -130,15 +134,24 @@ void collect_push(struct collect *c, float lo, float hi, struct row_ref ref)
 }
 
 /* In the kernels' measure, and wide enough for the step to float. */
-void collect_measure(struct collect *c, struct row_ref ref)
+static void keep_measured(struct collect *c, double d, struct row_ref ref)
 {
-    if (excluded(c, ref))
-        return;
-    double d = measure(c, ref);
     double internal = c->snapshot->schema->metric == DIST_L2 ? d * d : d;
     double error = fabs(internal) * FLT_EPSILON + FLT_MIN;
     note_upper_bound(c, (float)(internal + error));
     keep(c, d, (float)(internal - error), ref);
+}
+
+void collect_measure(struct collect *c, struct row_ref ref)
+{
+    if (!excluded(c, ref))
+        keep_measured(c, measure(c, ref), ref);
+}
+
+void collect_measure_vector(struct collect *c, struct row_ref ref, const float *vector)
+{
+    if (!excluded(c, ref))
+        keep_measured(c, measure_vector(c, vector), ref);
 }
 
 uint32_t collect_finish(struct collect *c, struct hit *hits)

@@ -57,6 +57,8 @@ static inline void collect_add(struct collect *c, float distance, float error, s
 }
 /* Takes a row and measures it in double at once. */
 void collect_measure(struct collect *c, struct row_ref ref);
+/* The same with its vector, from anywhere in memory. */
+void collect_measure_vector(struct collect *c, struct row_ref ref, const float *vector);
 /* Writes the hits, nearest first, ties by key; returns their number, at most k. */
 uint32_t collect_finish(struct collect *c, struct hit *hits);
 
@@ -90,6 +92,8 @@ struct search_scratch {
     struct buf best;           /* struct ivf_best: the pool of a search by lists */
     struct buf coded;          /* bool: queries whose code says something */
     struct buf walks;          /* struct walk x lanes */
+    struct buf reads;          /* struct io_read */
+    struct buf read;           /* what they read */
     struct walk_room rooms[WALK_LANES];
 };
 

@@ -129,17 +129,41 @@ static void read_list(struct probe *p, uint32_t list)
         read_vectors(p, list);
 }
 
-/* As many lists as are asked for, and on until enough rows were seen. */
-static void read_lists(struct probe *p, uint32_t nprobe, uint64_t enough)
+/* A list was read: with a filter, one without a match counts less. */
+static void count_list(struct probe *p, uint64_t before)
 {
-    for (uint32_t read = 0, empty = 0;
-         p->nheap > 0 && (read < nprobe + empty / 4 || p->shown < enough);) {
-        uint64_t before = p->shown;
-        read_list(p, nearest_list(p));
-        bool counts = !p->allowed->filter || p->shown > before;
-        read += counts;
-        empty += !counts;
+    bool counts = !p->allowed->filter || p->shown > before;
+    p->read += counts;
+    p->empty += !counts;
+}
+
+/* The next `most` lists, or fewer, from the files: those of a window come together. */
+static enum err read_from_disk(struct probe *p, uint64_t most, struct err_ctx *ctx)
+{
+    uint32_t lists[DISK_LISTS_MAX], n = 0;
+    while (n < most && n < DISK_LISTS_MAX && p->nheap > 0)
+        lists[n++] = nearest_list(p);
+    for (uint32_t at = 0, window; at < n; at += window) {
+        window = ivf_disk_window(p, lists + at, n - at);
+        RETURN_NOT_OK(ivf_disk_read(p, lists + at, window, count_list, ctx));
     }
+    return ERR_OK;
+}
+
+/* As many lists as are asked for, and on until enough rows were seen. */
+static enum err read_lists(struct probe *p, uint32_t nprobe, uint64_t enough, struct err_ctx *ctx)
+{
+    while (p->nheap > 0 && (p->read < nprobe + p->empty / 4 || p->shown < enough)) {
+        uint64_t before = p->shown, wanted = nprobe + p->empty / 4;
+        if (p->query_code && p->a->reads) {
+            wanted = wanted > p->read ? wanted - p->read : 1;
+            RETURN_NOT_OK(read_from_disk(p, wanted, ctx));
+            continue;
+        }
+        read_list(p, nearest_list(p));
+        count_list(p, before);
+    }
+    return ERR_OK;
 }
 
 enum err ivf_search(const struct snapshot *s, const struct view_plan *plan, uint32_t nprobe,
@@ -161,7 +185,9 @@ enum err ivf_search(const struct snapshot *s, const struct view_plan *plan, uint
     if (!p.heap || !p.rows || !p.vectors || (nprobe < a->shape.nlist && !ivf_codes_use(&p, enough)))
         return err_no_memory(ctx, a->shape.nlist * sizeof(*p.heap));
     order_lists(&p);
-    read_lists(&p, nprobe, enough);
+    RETURN_NOT_OK(read_lists(&p, nprobe, enough, ctx));
+    if (p.query_code && a->reads)
+        return ivf_disk_finish(&p, ctx);
     if (p.query_code)
         ivf_codes_finish(&p);
     probe_flush(&p);

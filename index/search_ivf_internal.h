@@ -1,5 +1,6 @@
 /* What the parts of a search by inverted lists share: search_ivf.c (which lists, and their rows),
- * search_ivf_codes.c (lists of codes, and the rows that are measured again). */
+ * search_ivf_codes.c (lists of codes, and the rows that are measured again), search_ivf_disk.c
+ * (both read from files). */
 #ifndef LOADSTONE_INDEX_SEARCH_IVF_INTERNAL_H
 #define LOADSTONE_INDEX_SEARCH_IVF_INTERNAL_H
 
@@ -30,7 +31,8 @@ struct probe {
     uint32_t *rows; /* of a batch */
     const float **vectors;
     uint32_t nrows;
-    uint64_t shown; /* allowed rows seen, those of the batch aside */
+    uint64_t shown;       /* allowed rows seen, those of the batch aside */
+    uint32_t read, empty; /* lists; with a filter, those with a match and those without */
     /* With codes: */
     const uint8_t *query_code; /* NULL: the lists are read as vectors */
     size_t stride;
@@ -60,5 +62,15 @@ WARN_UNUSED bool ivf_codes_use(struct probe *p, uint64_t enough);
 void ivf_codes_read(struct probe *p, uint32_t list, const uint8_t *codes);
 /* Shows the nearest by code by their vectors. */
 void ivf_codes_finish(struct probe *p);
+
+/* The same two with codes and vectors from the files (search_ivf_disk.c). `was_read` hears of each
+ * list how many rows were shown before it. */
+WARN_UNUSED enum err ivf_disk_read(struct probe *p, const uint32_t *lists, uint32_t n,
+                                   void (*was_read)(struct probe *p, uint64_t before),
+                                   struct err_ctx *ctx);
+WARN_UNUSED enum err ivf_disk_finish(struct probe *p, struct err_ctx *ctx);
+/* How many of the n lists are read together at most; at least 1. */
+uint32_t ivf_disk_window(const struct probe *p, const uint32_t *lists, uint32_t n);
+enum { DISK_LISTS_MAX = 64 };
 
 #endif

@@ -32,6 +32,7 @@ enum {
  * from row to row; so does a look at the features of one. */
 static const double stream_us = 0.0002, compute_us = 0.00004, row_us = 0.004; /* per float, row */
 static const double jump_us = 0.03, scattered_us = 0.00012;
+static const double disk_us = 3000;   /* of lists that are read from disk: not for an HTTP thread */
 static const double skip_us = 0.008;  /* to a row that is known ahead */
 static const double word_us = 0.0005; /* 64 rows, of which none matches */
 /* The same of codes, per byte. */
@@ -119,7 +120,9 @@ static double list_cost_us(const struct view_plan *plan, const struct search_par
                            uint32_t dim)
 {
     double each = row_us + jump_us / 4 + dim * scattered_us;
-    return plan->a->shape.nlist * each + list_rows(plan, p) * (plan->share * each + look_us(plan));
+    double disk = plan->a->reads ? disk_us : 0;
+    return disk + plan->a->shape.nlist * each +
+           list_rows(plan, p) * (plan->share * each + look_us(plan));
 }
 
 static double view_cost_us(const struct view_plan *plan, const struct search_params *p,

@@ -148,6 +148,41 @@ enum err io_file_read(struct io_file *f, void *data, size_t n, uint64_t offset, 
     return ERR_OK;
 }
 
+enum { TOGETHER = 128 }; /* reads that are tried at once */
+
+/* What was tried and is not whole is read on its own. */
+static enum err finish_read(const struct io_read *r, ssize_t got, struct err_ctx *ctx)
+{
+    if (got < 0 && got != -EAGAIN && got != -EINTR)
+        return io_failed(ctx, (int)got, "read", r->file->path);
+    size_t have = got < 0 ? 0 : (size_t)got;
+    return have == r->n ? ERR_OK
+                        : io_file_read(r->file, (uint8_t *)r->data + have, r->n - have,
+                                       r->offset + have, ctx);
+}
+
+static enum err read_together(struct io *io, const struct io_read *reads, size_t n,
+                              struct err_ctx *ctx)
+{
+    struct io_attempt tries[TOGETHER];
+    ssize_t got[TOGETHER] = {0};
+    for (size_t i = 0; i < n; i++)
+        tries[i] =
+            (struct io_attempt){reads[i].file->fd, reads[i].data, reads[i].n, reads[i].offset};
+    if (io->ops->read_many)
+        io->ops->read_many(io, tries, n, got);
+    for (size_t i = 0; i < n; i++)
+        RETURN_NOT_OK(finish_read(&reads[i], got[i], ctx));
+    return ERR_OK;
+}
+
+enum err io_read_many(struct io *io, const struct io_read *reads, size_t n, struct err_ctx *ctx)
+{
+    for (size_t i = 0; i < n; i += TOGETHER)
+        RETURN_NOT_OK(read_together(io, reads + i, n - i < TOGETHER ? n - i : TOGETHER, ctx));
+    return ERR_OK;
+}
+
 static enum err file_result(const struct io_file *f, int result, const char *verb,
                             struct err_ctx *ctx)
 {

@@ -1,7 +1,7 @@
 /* THE seam for files: everything Loadstone writes goes through here, so that a test can fail or
  * record any call. Two backends: io_uring (streams keep many O_DIRECT writes in flight from
  * registered buffers) and posix (the same calls, one at a time). Reading served data is mmap's
- * business and not here.
+ * business and not here, but for what does not fit into memory: io_read_many.
  *
  * Threads: a struct io is shared by all. One file or stream is used by one thread at a time (it may
  * move between threads). */
@@ -63,6 +63,18 @@ WARN_UNUSED enum err io_file_allocate(struct io_file *f, uint64_t offset, uint64
                                       struct err_ctx *ctx);
 WARN_UNUSED enum err io_file_truncate(struct io_file *f, uint64_t size, struct err_ctx *ctx);
 WARN_UNUSED enum err io_file_size(struct io_file *f, uint64_t *size, struct err_ctx *ctx);
+
+/* Reads that are in flight together: on io_uring as many as its ring holds, on posix one by one. */
+struct io_read {
+    struct io_file *file;
+    void *data;
+    size_t n;
+    uint64_t offset;
+};
+/* Reads all of them whole; ERR_CORRUPT when a file ends before. Several threads may read from one
+ * file so. What was read is undefined after an error. */
+WARN_UNUSED enum err io_read_many(struct io *io, const struct io_read *reads, size_t n,
+                                  struct err_ctx *ctx);
 
 /* ---- names ---- */
 

@@ -28,6 +28,13 @@ struct io_lane {
     unsigned nbuffers;
 };
 
+struct io_attempt {
+    int fd;
+    void *data;
+    size_t n;
+    uint64_t offset;
+};
+
 struct io_ops {
     const char *name;
     void (*free)(struct io *io);
@@ -39,6 +46,8 @@ struct io_ops {
      * sync's. */
     ssize_t (*write_sync)(struct io *io, int fd, const void *data, size_t n, uint64_t offset);
     ssize_t (*read)(struct io *io, int fd, void *data, size_t n, uint64_t offset);
+    /* Tries each once; result[i] as read's. NULL: read, one by one. */
+    void (*read_many)(struct io *io, const struct io_attempt *all, size_t n, ssize_t *result);
     int (*sync)(struct io *io, int fd);
     int (*allocate)(struct io *io, int fd, uint64_t offset, uint64_t n);
     int (*truncate)(struct io *io, int fd, uint64_t size);

@@ -6,6 +6,7 @@
  *          beyond the fourth stream at once: 5 buffers. Together they keep the disk as busy, and
  *          many parts of a load at once take little more memory than a few
  *   pair   [ ring of 4 ]   write --link--> fsync(DATASYNC)    one a call; idle ones wait
+ *   reader [ ring of 64 ]  reads of one call, all in flight   one a call; idle ones wait
  *
  * A link breaks on a short write: then the sync is cancelled and the caller goes on with the rest.
  * Buffers that may not be registered (RLIMIT_MEMLOCK) are used unregistered.
@@ -32,6 +33,8 @@ enum {
     PAIR_RING_ENTRIES = 4,
     NARROW_IDLE_MAX = 12, /* wide ones are all kept: there are never more than WIDE_LANES_MAX */
     PAIRS_IDLE_MAX = 8,
+    READ_RING_ENTRIES = 64,
+    READERS_IDLE_MAX = 16,
     SUBMIT_TRIES_MAX = 1000, /* a millisecond apart, while the kernel is short of memory */
     PAIR_TRIES_MAX = 16,     /* of a write that the kernel puts off */
     WRITE_MAX_BYTES = 1 << 30,
@@ -54,7 +57,8 @@ struct uring {
     pthread_mutex_t lock; /* of the idle lists and counts */
     struct uring_lane *lanes;
     struct pair *pairs;
-    unsigned nnarrow, npairs;
+    struct pair *readers; /* rings of READ_RING_ENTRIES */
+    unsigned nnarrow, npairs, nreaders;
     unsigned wide_in_use;
     atomic_bool unregistered; /* said so in the log */
 };
@@ -225,18 +229,23 @@ static void pair_free(struct pair *p)
     free(p);
 }
 
-static int pair_new(struct pair **out)
+static int ring_new(unsigned entries, struct pair **out)
 {
     struct pair *p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
-    int r = io_uring_queue_init(PAIR_RING_ENTRIES, &p->ring, 0);
+    int r = io_uring_queue_init(entries, &p->ring, 0);
     if (r < 0) {
         free(p);
         return r;
     }
     *out = p;
     return 0;
+}
+
+static int pair_new(struct pair **out)
+{
+    return ring_new(PAIR_RING_ENTRIES, out);
 }
 
 static int pair_acquire(struct uring *u, struct pair **out)
@@ -329,6 +338,74 @@ static ssize_t uring_write_sync(struct io *io, int fd, const void *data, size_t 
     return pair_result(results, n);
 }
 
+/* ---- many reads ---- */
+
+static int reader_acquire(struct uring *u, struct pair **out)
+{
+    pthread_mutex_lock(&u->lock);
+    struct pair *p = u->readers;
+    if (p) {
+        u->readers = p->next;
+        u->nreaders--;
+    }
+    pthread_mutex_unlock(&u->lock);
+    *out = p;
+    return p ? 0 : ring_new(READ_RING_ENTRIES, out);
+}
+
+static void reader_release(struct uring *u, struct pair *p, bool idle)
+{
+    pthread_mutex_lock(&u->lock);
+    bool keep = idle && u->nreaders < READERS_IDLE_MAX;
+    if (keep) {
+        p->next = u->readers;
+        u->readers = p;
+        u->nreaders++;
+    }
+    pthread_mutex_unlock(&u->lock);
+    if (!keep)
+        pair_free(p);
+}
+
+/* Up to READ_RING_ENTRIES reads, all in flight at once. True when the ring is idle again. */
+static bool run_reads(struct pair *p, const struct io_attempt *all, size_t n, ssize_t *result)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&p->ring);
+        ASSERT(sqe);
+        size_t most = all[i].n < WRITE_MAX_BYTES ? all[i].n : WRITE_MAX_BYTES;
+        io_uring_prep_read(sqe, all[i].fd, all[i].data, (unsigned)most, all[i].offset);
+        io_uring_sqe_set_data64(sqe, i);
+        result[i] = -EAGAIN;
+    }
+    int taken = submit_entries(&p->ring, (int)n);
+    for (int i = 0; i < taken; i++) {
+        uint64_t which;
+        int got;
+        int r = wait_entry(&p->ring, &which, &got);
+        ASSERT(r == 0 && which < n); /* the kernel still writes to the caller's memory */
+        result[which] = got;
+    }
+    return taken == (int)n;
+}
+
+/* What could not be tried is left at -EAGAIN, which the caller reads by itself. */
+static void uring_read_many(struct io *io, const struct io_attempt *all, size_t n, ssize_t *result)
+{
+    struct uring *u = (struct uring *)io;
+    struct pair *p;
+    bool idle = true;
+    for (size_t i = 0; i < n; i++)
+        result[i] = -EAGAIN;
+    if (reader_acquire(u, &p) < 0)
+        return;
+    for (size_t i = 0, part; idle && i < n; i += part) {
+        part = n - i < READ_RING_ENTRIES ? n - i : READ_RING_ENTRIES;
+        idle = run_reads(p, all + i, part, result + i);
+    }
+    reader_release(u, p, idle);
+}
+
 /* ---- the backend ---- */
 
 static void uring_free(struct io *io)
@@ -344,6 +421,11 @@ static void uring_free(struct io *io)
         u->pairs = p->next;
         pair_free(p);
     }
+    while (u->readers) {
+        struct pair *p = u->readers;
+        u->readers = p->next;
+        pair_free(p);
+    }
     pthread_mutex_destroy(&u->lock);
     free(u);
 }
@@ -357,6 +439,7 @@ static void make_ops(void)
     uring_ops.name = "io_uring";
     uring_ops.free = uring_free;
     uring_ops.write_sync = uring_write_sync;
+    uring_ops.read_many = uring_read_many;
     uring_ops.lane_acquire = uring_lane_acquire;
     uring_ops.lane_release = uring_lane_release;
     uring_ops.lane_submit = uring_lane_submit;
@@ -379,6 +462,7 @@ static bool operations_known(struct io_uring *ring)
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
     bool known = probe && io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
                  io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED) &&
+                 io_uring_opcode_supported(probe, IORING_OP_READ) &&
                  io_uring_opcode_supported(probe, IORING_OP_FSYNC);
     io_uring_free_probe(probe);
     return known;

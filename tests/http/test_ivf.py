@@ -278,3 +278,23 @@ def test_radius_is_inclusive_and_pads_octets(client, collection):
     keys, distances = read_hits(answer, 1, 20)
     assert keys[0] == list(range(8)) + [-1] * 12
     assert distances[0][8:] == [np.inf] * 12
+
+
+@pytest.mark.parametrize("backend", ["uring", "posix"])
+def test_a_collection_larger_than_memory_is_read_from_disk(start_daemon, backend):
+    wide, queries = clustered(12000, 512, seed=8), clustered(20, 512, seed=8)  # 24 MB
+    daemon = start_daemon(args=["--memory", "16M"], env={"LOADSTONE_IO": backend})
+    c = create(daemon.client, "large", "auto", dim=512)
+    c.load_vectors(wide)
+    c.wait_indexed()
+    for _ in range(2):
+        state = c.index()
+        assert (state["kind"], state["indexed_rows"]) == ("ivf", state["rows"])
+        assert "its lists are read from disk" in daemon.log()
+        truth = c.keys_of(vectors=queries.tolist(), k=K, exact=True)
+        assert recall(c.keys_of(vectors=queries.tolist(), k=K, nprobe=40), truth) >= 0.95
+        c.delete_rows([row[0] for row in truth])
+        truth = c.keys_of(vectors=queries.tolist(), k=K, exact=True)
+        assert recall(c.keys_of(vectors=queries.tolist(), k=K, nprobe=40), truth) >= 0.95
+        daemon.restart()
+        c = Collection(daemon.client, "large")

@@ -250,6 +250,61 @@ static void all_lists_are_read_as_vectors(void **state)
     world_close(&w);
 }
 
+/* Lists of codes and vectors from their files, many reads at once, give what the maps give. */
+static void lists_read_from_disk_find_the_same(void **state)
+{
+    (void)state;
+    static const enum metric metrics[] = {DIST_L2, DIST_IP, DIST_COSINE};
+    static const uint32_t ks[] = {1, 20, 150};
+    for (size_t m = 0; m < 6; m++) {
+        struct world w;
+        struct io *io;
+        world_open(&w, metrics[m % 3], 1);
+        assert_int_equal(io_new(m < 3 ? IO_POSIX : IO_AUTO, &io, NULL), ERR_OK);
+        struct ann_file *a = open_lists(&w);
+        for (int i = 0; i < 6; i++) {
+            uint32_t k = ks[i % 3], nprobe = 3 + 12 * (uint32_t)(i % 3);
+            search_lists(&w, nprobe, k, (struct row_ref){0, 2});
+            memcpy(wanted, hits, sizeof(hits));
+            memcpy(nwanted, nhits, sizeof(nhits));
+            assert_int_equal(ann_file_read_from(a, io, w.ann, w.segment, NULL), ERR_OK);
+            search_lists(&w, nprobe, k, (struct row_ref){0, 2});
+            assert_same(k);
+            ann_file_read_mapped(a);
+            if (i == 2)
+                kill_most(&w, 3);
+        }
+        world_close(&w);
+        io_free(io);
+    }
+}
+
+/* The codes of one list are gone from the file, though a map still has them. */
+static void list_that_cannot_be_read_is_an_error(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err_ctx ctx;
+    struct io *io;
+    static struct hit some[QUERIES * 10];
+    static uint32_t found[QUERIES];
+    const struct search_params few = {.k = 10, .nprobe = 8};
+    world_open(&w, DIST_L2, 1);
+    const char *cut = temp_path(&w.rig.dir, "cut.ann");
+    FILE *f = fopen(cut, "wb");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(io_new(IO_AUTO, &io, NULL), ERR_OK);
+    assert_int_equal(ann_file_read_from(open_lists(&w), io, cut, w.segment, NULL), ERR_OK);
+    err_clear(&ctx);
+    assert_int_equal(
+        search_run(w.snapshot, w.queries, QUERIES, &few, search_scratch_local(), some, found, &ctx),
+        ERR_CORRUPT);
+    assert_non_null(strstr(ctx.detail, "cut.ann"));
+    world_close(&w);
+    io_free(io);
+}
+
 static void lists_are_widened_until_k_are_found(void **state)
 {
     (void)state;
@@ -462,6 +517,8 @@ int main(void)
         cmocka_unit_test(few_lists_find_most),
         cmocka_unit_test(codes_find_what_vectors_find),
         cmocka_unit_test(all_lists_are_read_as_vectors),
+        cmocka_unit_test(lists_read_from_disk_find_the_same),
+        cmocka_unit_test(list_that_cannot_be_read_is_an_error),
         cmocka_unit_test(lists_are_widened_until_k_are_found),
         cmocka_unit_test(radius_cuts_inclusively),
         cmocka_unit_test(huge_values_do_not_break_the_lists),

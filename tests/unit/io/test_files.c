@@ -126,6 +126,36 @@ static void test_reading_past_the_end_is_corrupt(void **state)
 }
 
 /* The limit makes the write fall short, which breaks the link to the sync; the rest then fails. */
+enum { MANY = 300, EACH = 5000, STEP = 331 };
+
+static void test_many_reads_at_once_come_whole(void **state)
+{
+    (void)state;
+    size_t bytes = MANY * STEP + EACH;
+    uint8_t *data = test_malloc(bytes), *got = test_malloc((size_t)MANY * EACH);
+    static struct io_read reads[MANY];
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = (uint8_t)(i * 7 + i / 251);
+    struct io_file *f = open_file("many", IO_CREATE_EXCL);
+    OK(io_file_write(f, data, bytes, 0, &ctx));
+    for (size_t i = 0; i < MANY; i++)
+        reads[i] = (struct io_read){f, got + i * EACH, i % 5 ? EACH : 0, i * STEP};
+    OK(io_read_many(io, reads, 0, &ctx));
+    for (size_t n = 1; n <= MANY;
+         n += 149) { /* one; more than a ring; more than are tried at once */
+        memset(got, 0, (size_t)MANY * EACH);
+        OK(io_read_many(io, reads, n, &ctx));
+        for (size_t i = 0; i < n; i++)
+            assert_memory_equal(reads[i].data, data + reads[i].offset, reads[i].n);
+    }
+    reads[MANY - 2].offset = bytes - EACH + 1; /* one byte beyond the end */
+    assert_int_equal(io_read_many(io, reads, MANY, &ctx), ERR_CORRUPT);
+    assert_non_null(strstr(ctx.detail, "many"));
+    io_file_close(f);
+    test_free(data);
+    test_free(got);
+}
+
 static void test_a_write_sync_cut_short_is_an_error(void **state)
 {
     (void)state;
@@ -352,6 +382,7 @@ int main(void)
         ON_BOTH(test_write_sync_lands_at_its_offset),
         ON_BOTH(test_allocate_grows_and_truncate_cuts),
         ON_BOTH(test_reading_past_the_end_is_corrupt),
+        ON_BOTH(test_many_reads_at_once_come_whole),
         ON_BOTH(test_a_write_sync_cut_short_is_an_error),
         ON_BOTH(test_open_modes),
         ON_BOTH(test_rename_replaces_and_unlink_removes),
