@@ -18,8 +18,40 @@ static void write_eta(double eta_s, struct buf *out)
         json_put_double(out, eta_s);
 }
 
+static void write_segment(const struct index_segment *g, struct buf *out)
+{
+    buf_printf(out,
+               "{\"segment\":\"%016llx\",\"rows\":%llu,\"kind\":\"%s\",\"builder\":\"%s\","
+               "\"codes\":{\"scheme\":\"%s\"",
+               (unsigned long long)g->id, (unsigned long long)g->rows, index_kind_name(g->kind),
+               g->builder, g->codes);
+    if (!g->why)
+        buf_printf(out, ",\"rerank_permille\":%u", g->rerank_permille);
+    if (g->recall >= 0)
+        buf_printf(out, ",\"recall\":%.4f", g->recall);
+    if (g->why)
+        buf_printf(out, ",\"why\":\"%s\"", g->why);
+    json_put_raw(out, "}}");
+}
+
+static void write_segments(const struct snapshot *s, struct buf *out)
+{
+    struct index_segment g;
+    bool first = true;
+    json_put_raw(out, ",\"segments\":[");
+    for (uint32_t i = 0; i < s->nviews; i++) {
+        if (!index_segment_get(&s->views[i], &g))
+            continue;
+        if (!first)
+            buf_put_u8(out, ',');
+        first = false;
+        write_segment(&g, out);
+    }
+    buf_put_u8(out, ']');
+}
+
 static void write_index(struct indexer *ix, const struct collection *c, const struct snapshot *s,
-                        struct buf *out)
+                        bool segments, struct buf *out)
 {
     struct index_state state;
     index_state_get(ix, c, s, &state);
@@ -35,6 +67,8 @@ static void write_index(struct indexer *ix, const struct collection *c, const st
         json_put_raw(out, ",\"error\":");
         json_put_text(out, state.error);
     }
+    if (segments)
+        write_segments(s, out);
     buf_put_u8(out, '}');
 }
 
@@ -49,7 +83,7 @@ static void describe(struct indexer *ix, const struct collection *c, const struc
     buf_printf(out, ",\"rows\":%llu,\"version\":%llu,\"bytes\":%llu,\"index\":",
                (unsigned long long)s->rows, (unsigned long long)s->version,
                (unsigned long long)s->bytes);
-    write_index(ix, c, s, out);
+    write_index(ix, c, s, false, out);
     if (read_only) {
         json_put_raw(out, ",\"state\":\"read_only\",\"detail\":");
         json_put_text(out, read_only);
@@ -121,7 +155,7 @@ enum err collection_index(struct request *r, struct err_ctx *ctx)
     epoch_enter();
     enum err e = request_collection(r, &c, ctx);
     if (e == ERR_OK) {
-        write_index(r->service->indexer, c, collection_snapshot(c), &r->out);
+        write_index(r->service->indexer, c, collection_snapshot(c), true, &r->out);
         buf_put_u8(&r->out, '\n');
     }
     epoch_leave();

@@ -66,11 +66,12 @@ static enum index_builder pick_builder(const struct graph_build *g)
     return codes_serve(g) ? BUILDER_NATIVE : BUILDER_FAISS;
 }
 
-/* What the first i insertions cost, in some unit: each searches a graph whose depth, and whose
- * misses of the cache, grow with the logarithm of its size. */
+/* What the first i insertions cost, in some unit: each searches a graph whose depth grows with the
+ * logarithm of its size, and misses the caches the more. The power was measured: from 1 where all
+ * fits the caches to 2 where nothing does. */
 static double work_of(double i)
 {
-    return i * log(i + 2);
+    return i * pow(log(i + 2), 1.5);
 }
 
 /* ---- FAISS ---- */
@@ -106,6 +107,7 @@ static enum err faiss_build(struct graph_build *g, struct graph_source *out, str
 {
     uint32_t node = 0;
     RETURN_NOT_OK(faiss_prepare(g, ctx));
+    build_progress(0);
     while (node < g->shape.nodes) {
         size_t n = fill_chunk(g, node);
         RETURN_NOT_OK(faiss_graph_add(g->faiss, g->chunk, n, ctx));
@@ -128,6 +130,7 @@ static enum err build_natively(struct graph_build *g, struct graph_source *out, 
                                            .work_of = work_of,
                                            .progress = build_progress};
     RETURN_NOT_OK(points_init(&g->points, g->build->segment, &g->rows, scale, g->norms, ctx));
+    build_progress(0);
     RETURN_NOT_OK(native_build(&options, &g->points, &g->native, ctx));
     *out = (struct graph_source){g->native, native_walk};
     return ERR_OK;

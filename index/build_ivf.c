@@ -129,6 +129,7 @@ static enum err find_centroids(struct ivf_build *v, struct err_ctx *ctx)
     v->work = distances * ITERATIONS + (double)v->build->vectors * v->shape.nlist;
     RETURN_NOT_OK(faiss_kmeans_new(v->shape.dim, v->shape.nlist, (unsigned)omp_get_max_threads(),
                                    &v->kmeans, ctx));
+    build_progress(0);
     for (int i = 0; i < ITERATIONS; i++) {
         RETURN_NOT_OK(faiss_kmeans_iterate(v->kmeans, v->sample, v->nsample, ctx));
         advance(v, distances);

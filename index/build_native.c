@@ -159,7 +159,7 @@ static enum err seeker_init(struct seeker *s, struct native_graph *g, struct err
     size_t width = 2 * (size_t)g->m + 4;
     *s = (struct seeker){.graph = g};
     s->visited = calloc((size_t)g->points.nodes / 64 + 1, sizeof(uint64_t));
-    s->touched = malloc(TOUCHED_MAX * sizeof(uint32_t));
+    s->touched = malloc((TOUCHED_MAX + 1) * sizeof(uint32_t));
     s->pool = malloc((g->ef + 1ull) * sizeof(uint64_t));
     s->open = malloc(width * sizeof(uint32_t));
     s->sorted = malloc(width * sizeof(uint64_t));

@@ -138,7 +138,7 @@ static inline uint32_t candidate_node(uint64_t c)
 struct seeker {
     struct native_graph *graph;
     uint64_t *visited; /* a bit per node; zeros between searches */
-    uint32_t *touched; /* words of it that are not; more than TOUCHED_MAX are not listed */
+    uint32_t *touched; /* words of it that are not, TOUCHED_MAX of them listed */
     uint32_t ntouched;
     uint64_t *pool; /* the nearest, nearest first; one more place than ef */
     uint32_t npool, cursor;

@@ -13,18 +13,14 @@
 
 enum { READ = 1, LINK_LINES_MAX = 4 };
 
-static bool visit(struct seeker *s, uint32_t node)
+/* Whether the node was not visited yet. Without branches: half of the links were. */
+static inline bool visit(struct seeker *s, uint32_t node)
 {
-    uint64_t bit = 1ull << (node % 64), *word = &s->visited[node / 64];
-    if (*word & bit)
-        return false;
-    if (*word == 0) {
-        if (s->ntouched < TOUCHED_MAX)
-            s->touched[s->ntouched] = node / 64;
-        s->ntouched++;
-    }
-    *word |= bit;
-    return true;
+    uint64_t *word = &s->visited[node / 64], had = *word, bit = 1ull << (node % 64);
+    s->touched[s->ntouched < TOUCHED_MAX ? s->ntouched : TOUCHED_MAX] = node / 64;
+    s->ntouched += had == 0;
+    *word = had | bit;
+    return !(had & bit);
 }
 
 static void forget_visited(struct seeker *s)
@@ -36,30 +32,35 @@ static void forget_visited(struct seeker *s)
     s->ntouched = 0;
 }
 
-/* Where c goes among the n candidates of the pool. */
-static uint32_t place(const uint64_t *pool, uint32_t n, uint64_t c)
+/* Where c goes among the n candidates of the pool. Which half it is in can't be foreseen: a sum,
+ * not a branch. */
+static inline uint32_t place(const uint64_t *pool, uint32_t n, uint64_t c)
 {
     const uint64_t *at = pool;
-    while (n > 0) {
+    while (n > 1) {
         uint32_t half = n / 2;
-        bool after = at[half] < c;
-        at += after ? half + 1 : 0;
-        n = after ? n - half - 1 : half;
+        at += (size_t)(at[half - 1] < c) * half;
+        n -= half;
     }
-    return (uint32_t)(at - pool);
+    return (uint32_t)(at - pool) + (n == 1 && *at < c);
 }
 
 /* The pool has room for one more than ef: the last falls off. */
-static bool insert(struct seeker *s, uint64_t c)
+static void put_in(struct seeker *s, uint64_t c)
 {
-    uint32_t ef = s->graph->ef;
-    if (s->npool == ef && c >= s->pool[ef - 1])
-        return false;
-    uint32_t at = place(s->pool, s->npool, c);
+    uint32_t ef = s->graph->ef, at = place(s->pool, s->npool, c);
     memmove(s->pool + at + 1, s->pool + at, (s->npool - at) * sizeof(uint64_t));
     s->pool[at] = c;
     s->npool += s->npool < ef;
     s->cursor = at < s->cursor ? at : s->cursor;
+}
+
+static inline bool insert(struct seeker *s, uint64_t c)
+{
+    uint32_t ef = s->graph->ef;
+    if (s->npool == ef && c >= s->pool[ef - 1])
+        return false;
+    put_in(s, c);
     return true;
 }
 
@@ -73,11 +74,11 @@ static uint32_t open_links(struct seeker *s, uint32_t node, uint32_t layer)
         uint32_t to = link_get(&l.links[i]);
         if (to == LINK_NONE)
             break;
-        if (!visit(s, to))
-            continue;
-        prefetch(point(g, to), g->points.stride);
-        s->open[n++] = to;
+        s->open[n] = to;
+        n += visit(s, to);
     }
+    for (uint32_t i = 0; i < n; i++)
+        prefetch(point(g, s->open[i]), g->points.stride);
     for (uint32_t i = n; i < n + 3 && n > 0; i++)
         s->open[i] = s->open[n - 1];
     return n;

@@ -75,6 +75,19 @@ void index_state_get(struct indexer *ix, const struct collection *c, const struc
 /* Live queries that wait to be searched again, for the curves of recall. */
 unsigned index_recall_waiting(void);
 
+/* What was built of one segment, and what the build found about codes of its vectors. */
+struct index_segment {
+    uint64_t id, rows; /* rows of the segment, dead ones too */
+    enum index_kind kind;
+    const char *builder; /* "native", "faiss" */
+    const char *codes;   /* "uniform", "scaled" or "none" */
+    const char *why;     /* there are none; NULL where there are */
+    uint32_t rerank_permille;
+    double recall; /* of codes, on a sample; negative: not measured */
+};
+/* False when the view's segment has no structure. Inside an epoch section. */
+bool index_segment_get(const struct view *v, struct index_segment *out);
+
 /* `loadstoned build-index ...`: the child's main; argv[0] is the word build-index. Writes one .ann
  * for one segment file; progress goes to standard output as lines "progress <0..1>", an error as
  * "error <sentence>". */

@@ -1,6 +1,7 @@
 /* The indexer: decides which segments get a structure.
  *
  *   segment_added ─┬─ a valid .ann is there: attach it, queue a check and a warm-up of its pages
+ *                  ├─ of a release without codes: it serves; queue a build behind all others
  *                  └─ none, made with other settings, or damaged: queue a build
  *   segment_opened ── a valid .ann is there: attach it                (indexer_attach.c)
  *   segment_build ─── build while the caller waits                    (indexer_build.c)
@@ -50,12 +51,14 @@ static void apply_plan(struct indexer *ix, struct collection *c, struct segment 
     if (plan.kind == INDEX_FLAT) {
         queue_forget(ix, s);
         take_off(ix, c, s, path);
-    } else if (has_planned(s, &plan) && !again) {
+    } else if (has_planned(s, &plan) && !again && !has_dated(s)) {
         queue_forget(ix, s);
     } else if (plan.refused) {
         queue_forget(ix, s);
         plan_refusal(&plan, &ix->limits, refusal, sizeof(refusal));
         failure_note(ix, c, s, refusal);
+    } else if (has_planned(s, &plan) && !again) {
+        queue_build_idle(ix, c, s, vectors, &plan);
     } else {
         queue_build(ix, c, s, vectors, &plan);
     }

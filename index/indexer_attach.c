@@ -50,6 +50,15 @@ bool has_planned(const struct segment *s, const struct index_plan *p)
     return has;
 }
 
+bool has_dated(const struct segment *s)
+{
+    epoch_enter();
+    const struct ann_file *a = segment_ann(s);
+    bool dated = a && plan_dated(a);
+    epoch_leave();
+    return dated;
+}
+
 /* ---- files ---- */
 
 char *ann_path(const struct collection *c, uint64_t segment_id)

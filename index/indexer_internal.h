@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "index/index.h"
+#include "index/pace.h"
 #include "index/plan.h"
 
 /* What is to be done for a segment; holds it and its collection. */
@@ -17,6 +18,7 @@ struct job {
     uint32_t vectors;
     bool warm;                 /* touch the pages of an attached structure; else build one */
     bool urgent;               /* somebody waits for it */
+    bool idle;                 /* goes behind all others: what is there serves */
     struct build_watch *watch; /* of an urgent build; may be NULL */
     const char *import; /* a file of FAISS that the structure comes from; NULL: it is built */
     /* Under the lock: */
@@ -26,6 +28,7 @@ struct job {
     bool removed;           /* the segment is gone: so is what was built */
     double progress;
     uint64_t started_us; /* its child's start, moved on by the time that it stood still */
+    struct pace pace;    /* likewise */
     uint64_t paused_us;  /* since when it stands still; 0: it runs */
 };
 
@@ -69,6 +72,9 @@ void queue_warm(struct indexer *ix, struct collection *c, struct segment *s);
  * nothing is queued, another is given up. */
 void queue_build(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
                  const struct index_plan *plan);
+/* The same behind every other build: of a structure that serves but can be bettered. */
+void queue_build_idle(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
+                      const struct index_plan *plan);
 /* No build of the segment is wanted: the queued one goes, the running one is given up. */
 void queue_forget(struct indexer *ix, const struct segment *s);
 /* The same for a segment that is gone, known by its id. */
@@ -121,6 +127,8 @@ uint32_t segment_vectors(const struct segment *s);
 struct index_plan plan_now(const struct indexer *ix, const struct collection *c, uint32_t vectors);
 /* Whether what is attached is what the plan would build. */
 bool has_planned(const struct segment *s, const struct index_plan *p);
+/* Whether what is attached was made by a release that knew no codes. */
+bool has_dated(const struct segment *s);
 
 /* Of the segment's .ann file; the caller frees it. NULL when memory is out. */
 char *ann_path(const struct collection *c, uint64_t segment_id);

@@ -1,6 +1,6 @@
 /* The indexer's queue, whose turn it is, and its failures.
  *
- *   queue:  warm-up, warm-up, build, build ... ─ one at a time ─> running
+ *   queue:  warm-up, warm-up, build, build, idle build ... ─ one at a time ─> running
  *   urgent: build, build ...                   ─ the first one ─> has the turn
  *
  * The running build of the queue starts no child while there is an urgent one, and stands still
@@ -82,6 +82,29 @@ static struct job *find_running(struct indexer *ix, const struct segment *s)
     return r && !r->warm && r->segment == s && !r->superseded ? r : NULL;
 }
 
+/* Under the lock: at the end of its class. */
+static void put_in_line(struct indexer *ix, struct job *j)
+{
+    struct job **at = &ix->queue;
+    while (*at && (j->idle || !(*at)->idle))
+        at = &(*at)->next;
+    j->next = *at;
+    *at = j;
+    if (!j->next)
+        ix->queue_end = &j->next;
+}
+
+/* Under the lock: an idle job becomes one like the others. */
+static void move_up(struct indexer *ix, struct job *j)
+{
+    struct job **at = find_queued(ix, j->segment);
+    *at = j->next;
+    if (!*at)
+        ix->queue_end = at;
+    j->idle = false;
+    put_in_line(ix, j);
+}
+
 /* Under the lock; true when the job went in. */
 static bool enqueue_build(struct indexer *ix, struct job *j)
 {
@@ -90,24 +113,26 @@ static bool enqueue_build(struct indexer *ix, struct job *j)
         return false;
     if (queued) {
         queued->plan = j->plan;
+        if (queued->idle && !j->idle)
+            move_up(ix, queued);
         return false;
     }
     if (running && running->started && plan_equal(&running->plan, &j->plan))
         return false;
     if (running)
         running->superseded = true;
-    *ix->queue_end = j;
-    ix->queue_end = &j->next;
+    put_in_line(ix, j);
     pthread_cond_signal(&ix->more);
     return true;
 }
 
-void queue_build(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
-                 const struct index_plan *plan)
+static void queue_new(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
+                      const struct index_plan *plan, bool idle)
 {
     struct job *j = job_new(c, s);
     if (!j)
         return;
+    j->idle = idle;
     j->vectors = vectors;
     j->plan = *plan;
     pthread_mutex_lock(&ix->lock);
@@ -115,6 +140,18 @@ void queue_build(struct indexer *ix, struct collection *c, struct segment *s, ui
     pthread_mutex_unlock(&ix->lock);
     if (!queued)
         job_free(j);
+}
+
+void queue_build(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
+                 const struct index_plan *plan)
+{
+    queue_new(ix, c, s, vectors, plan, false);
+}
+
+void queue_build_idle(struct indexer *ix, struct collection *c, struct segment *s, uint32_t vectors,
+                      const struct index_plan *plan)
+{
+    queue_new(ix, c, s, vectors, plan, true);
 }
 
 void queue_forget(struct indexer *ix, const struct segment *s)
@@ -235,6 +272,7 @@ static void start_job(struct job *j, const struct index_plan *plan)
     j->started = true;
     j->progress = 0;
     j->started_us = clock_mono_us();
+    pace_start(&j->pace, j->started_us);
 }
 
 bool turn_take(struct indexer *ix, struct job *j, const struct index_plan *plan,
@@ -317,6 +355,7 @@ bool queue_paused(struct indexer *ix, struct job *j)
         j->paused_us = now_us;
     } else if (!paused && j->paused_us) {
         j->started_us += now_us - j->paused_us;
+        pace_skip(&j->pace, now_us - j->paused_us);
         j->paused_us = 0;
     }
     pthread_mutex_unlock(&ix->lock);

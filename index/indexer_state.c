@@ -36,9 +36,9 @@ static double left_s(const struct indexer *ix, const struct job *j)
 {
     double known = ix->floats_per_s[j->plan.kind];
     uint64_t now_us = j->paused_us ? j->paused_us : clock_mono_us();
-    double elapsed_s = (double)(now_us - j->started_us) / 1e6;
-    if (j->started && j->progress > 0.01)
-        return elapsed_s * (1 - j->progress) / j->progress;
+    double left = j->started ? pace_left_s(&j->pace, now_us) : -1;
+    if (left >= 0)
+        return left;
     return known > 0 ? job_floats(j) / known : -1;
 }
 
@@ -46,6 +46,7 @@ void state_progress(struct indexer *ix, struct job *j, double share)
 {
     pthread_mutex_lock(&ix->lock);
     j->progress = share < 0 ? 0 : share > 1 ? 1 : share;
+    pace_note(&j->pace, j->progress, clock_mono_us());
     double left = left_s(ix, j);
     pthread_mutex_unlock(&ix->lock);
     if (!j->watch)
@@ -143,4 +144,38 @@ void index_state_get(struct indexer *ix, const struct collection *c, const struc
         out->eta_s = p.eta_s;
     }
     out->kind = kind_in_use(out, s->schema, &p);
+}
+
+static const char *why_no_codes(const struct ann_file *a)
+{
+    if (a->codes)
+        return NULL;
+    switch (a->verdict) {
+    case CODES_REFUSED:
+        return "on a sample, codes of 7 bits lost too many of the nearest";
+    case CODES_IMPOSSIBLE:
+        return "the range of the vectors is too large or too small for a scale";
+    default:
+        return "built by a release without codes: a rebuild is queued";
+    }
+}
+
+bool index_segment_get(const struct view *v, struct index_segment *out)
+{
+    const struct ann_file *a = segment_ann(v->segment);
+    if (!a)
+        return false;
+    bool unknown = a->shape.builder == BUILDER_AUTO; /* an older release: it had FAISS only */
+    *out = (struct index_segment){
+        .id = v->segment->id,
+        .rows = v->segment->rows,
+        .kind = a->shape.kind,
+        .builder = index_builder_name(unknown ? BUILDER_FAISS : a->shape.builder),
+        .codes = !a->codes                         ? "none"
+                 : a->scale.scheme == CODE_UNIFORM ? "uniform"
+                                                   : "scaled",
+        .why = why_no_codes(a),
+        .rerank_permille = a->codes ? a->scale.rerank_permille : 0,
+        .recall = a->codes || a->verdict == CODES_REFUSED ? (double)a->code_recall : -1};
+    return true;
 }

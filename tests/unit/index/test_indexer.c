@@ -3,6 +3,9 @@
  * are sentences; a dropped collection's build is given up. This program is its own build child. */
 #include "world.h"
 
+#include "index/ann_format.h"
+#include "index/indexer_internal.h"
+
 static void assert_indexed(const struct index_state *st)
 {
     if (st->error[0])
@@ -77,6 +80,126 @@ static void a_damaged_file_is_built_anew(void **state)
     assert_indexed(&st);
     assert_int_equal(access(orphan, F_OK), -1);
     collection_release(c);
+    world_close(&w);
+}
+
+/* Makes the file one of a release that knew neither codes nor builders: the kinds of these sections
+ * become ones that no release knows. */
+static void make_dated(const char *path)
+{
+    enum { COUNT = 20, TABLE = 96, ENTRY = 32 };
+    uint8_t header[4096];
+    uint32_t n, kind;
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    assert_int_equal(fread(header, 1, sizeof(header), f), sizeof(header));
+    memcpy(&n, header + COUNT, 4);
+    assert_in_range(n, 1, ANN_SECTIONS_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        memcpy(&kind, header + TABLE + i * ENTRY, 4);
+        kind += kind == ANN_CODES || kind == ANN_SCALE || kind == ANN_MADE ? 100 : 0;
+        memcpy(header + TABLE + i * ENTRY, &kind, 4);
+    }
+    uint32_t crc = crc32c(0, header, TABLE + n * ENTRY);
+    memcpy(header + TABLE + n * ENTRY, &crc, 4);
+    rewind(f);
+    assert_int_equal(fwrite(header, 1, sizeof(header), f), sizeof(header));
+    assert_int_equal(fclose(f), 0);
+}
+
+static struct index_segment segment_of(struct collection *c)
+{
+    struct index_segment g;
+    epoch_enter();
+    assert_true(index_segment_get(&collection_snapshot(c)->views[0], &g));
+    epoch_leave();
+    return g;
+}
+
+/* It serves, and is built anew when there is nothing else to do. */
+static void a_file_without_codes_is_bettered(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    char path[700];
+    world_open(&w, self);
+    create(&w, "words", INDEX_HNSW);
+    struct collection *c = find(&w, "words");
+    load_rows(&w, c);
+    wait_ready(&w, c);
+    assert_string_equal(segment_of(c).builder, "native");
+    assert_string_equal(segment_of(c).codes, "uniform");
+    assert_null(segment_of(c).why);
+    ann_stat(c, path);
+    collection_release(c);
+
+    world_stop(&w);
+    make_dated(path);
+    setenv("TEST_BUILD_SLEEPS", "1", 1);
+    world_start(&w, self);
+    c = find(&w, "words");
+    struct index_state st = state_of(&w, c);
+    assert_true(st.building);
+    assert_int_equal(st.indexed_rows, ROWS); /* meanwhile */
+    assert_string_equal(segment_of(c).builder, "faiss");
+    assert_string_equal(segment_of(c).codes, "none");
+    assert_non_null(strstr(segment_of(c).why, "without codes"));
+    collection_release(c);
+
+    world_stop(&w);
+    unsetenv("TEST_BUILD_SLEEPS");
+    world_start(&w, self);
+    c = find(&w, "words");
+    st = wait_ready(&w, c);
+    assert_indexed(&st);
+    assert_string_equal(segment_of(c).codes, "uniform");
+    assert_string_equal(segment_of(c).builder, "native");
+    collection_release(c);
+    world_close(&w);
+}
+
+/* A build that is wanted goes before one that betters. */
+static void what_serves_already_waits(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    char path[700];
+    world_open(&w, self);
+    create(&w, "old", INDEX_HNSW);
+    create(&w, "other", INDEX_HNSW);
+    create(&w, "wanted", INDEX_HNSW);
+    struct collection *old = find(&w, "old"), *other = find(&w, "other"), *wanted;
+    load_rows(&w, old);
+    load_rows(&w, other);
+    wait_ready(&w, old);
+    wait_ready(&w, other);
+    ann_stat(old, path);
+    make_dated(path);
+    ann_stat(other, path);
+    collection_release(old);
+    collection_release(other);
+    world_stop(&w);
+    make_dated(path);
+    setenv("TEST_BUILD_SLEEPS", "1", 1);
+    world_start(&w, self);
+    wanted = find(&w, "wanted");
+    old = find(&w, "old");
+    other = find(&w, "other");
+    load_rows(&w, wanted); /* one of the old ones runs, the other is behind this */
+    pthread_mutex_lock(&w.indexer->lock);
+    const struct job *j = w.indexer->queue;
+    while (j && j->warm)
+        j = j->next;
+    assert_non_null(j);
+    assert_ptr_equal(j->collection, wanted);
+    assert_false(j->idle);
+    assert_non_null(j->next);
+    assert_true(j->next->idle);
+    pthread_mutex_unlock(&w.indexer->lock);
+    collection_release(old);
+    collection_release(other);
+    collection_release(wanted);
+    unsetenv("TEST_BUILD_SLEEPS");
     world_close(&w);
 }
 
@@ -212,6 +335,8 @@ static int all_tests(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_load_is_indexed_and_found_again),
         cmocka_unit_test(a_damaged_file_is_built_anew),
+        cmocka_unit_test(a_file_without_codes_is_bettered),
+        cmocka_unit_test(what_serves_already_waits),
         cmocka_unit_test(flat_and_small_collections_get_no_graph),
         cmocka_unit_test(a_failed_build_is_a_sentence),
         cmocka_unit_test(a_running_build_does_not_outlive_its_reason),
