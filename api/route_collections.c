@@ -51,7 +51,7 @@ static void write_segments(const struct snapshot *s, struct buf *out)
 }
 
 static void write_index(struct indexer *ix, const struct collection *c, const struct snapshot *s,
-                        bool segments, struct buf *out)
+                        struct buf *out)
 {
     struct index_state state;
     index_state_get(ix, c, s, &state);
@@ -67,8 +67,7 @@ static void write_index(struct indexer *ix, const struct collection *c, const st
         json_put_raw(out, ",\"error\":");
         json_put_text(out, state.error);
     }
-    if (segments)
-        write_segments(s, out);
+    write_segments(s, out);
     buf_put_u8(out, '}');
 }
 
@@ -83,7 +82,7 @@ static void describe(struct indexer *ix, const struct collection *c, const struc
     buf_printf(out, ",\"rows\":%llu,\"version\":%llu,\"bytes\":%llu,\"index\":",
                (unsigned long long)s->rows, (unsigned long long)s->version,
                (unsigned long long)s->bytes);
-    write_index(ix, c, s, false, out);
+    write_index(ix, c, s, out);
     if (read_only) {
         json_put_raw(out, ",\"state\":\"read_only\",\"detail\":");
         json_put_text(out, read_only);
@@ -155,7 +154,7 @@ enum err collection_index(struct request *r, struct err_ctx *ctx)
     epoch_enter();
     enum err e = request_collection(r, &c, ctx);
     if (e == ERR_OK) {
-        write_index(r->service->indexer, c, collection_snapshot(c), true, &r->out);
+        write_index(r->service->indexer, c, collection_snapshot(c), &r->out);
         buf_put_u8(&r->out, '\n');
     }
     epoch_leave();
