@@ -10,9 +10,11 @@
  * together give what a scan gives, to the bit. For inner product the lists come by the product with
  * their centroids.
  *
- * With a filter, lists in which no row matches do not count among the nprobe, every fourth of them
- * asks for one more, and the search goes on until it has seen IVF_FILTERED times k: the farther
- * away the nearest matches are, the more lists are about as near.
+ * With a filter, lists in which no row matches do not count among the nprobe, and the search goes
+ * on until it has seen IVF_FILTERED times k. Those that should hold a match by the share of all
+ * rows say that what matches lies far from the query, and the farther away the nearest matches are,
+ * the more lists are about as near: each asks for EMPTY_ASKS more. Measured on matches in the far
+ * half of space: recall .87 with a quarter, .91 with one, .98 with three.
  *
  * A view is scanned instead when that costs less: when most of its rows would be read anyway, or
  * are dead.
@@ -22,6 +24,8 @@
 
 #include "index/ivf.h"
 #include "index/kernels.h"
+
+enum { EMPTY_ASKS = 3 };
 
 static uint32_t probes(const struct ann_file *a, uint32_t nprobe)
 {
@@ -150,11 +154,23 @@ static enum err read_from_disk(struct probe *p, uint64_t most, struct err_ctx *c
     return ERR_OK;
 }
 
+/* How many more lists one without a match asks for: less when by chance alone many have none (of
+ * Poisson's distribution), so that these never ask for one more each. */
+static double empty_asks(const struct probe *p, double share)
+{
+    return EMPTY_ASKS * (1 - exp(-share * p->view->live / p->a->shape.nlist));
+}
+
+static uint64_t lists_wanted(const struct probe *p, uint32_t nprobe)
+{
+    return nprobe + (uint64_t)(p->empty * p->asks);
+}
+
 /* As many lists as are asked for, and on until enough rows were seen. */
 static enum err read_lists(struct probe *p, uint32_t nprobe, uint64_t enough, struct err_ctx *ctx)
 {
-    while (p->nheap > 0 && (p->read < nprobe + p->empty / 4 || p->shown < enough)) {
-        uint64_t before = p->shown, wanted = nprobe + p->empty / 4;
+    while (p->nheap > 0 && (p->read < lists_wanted(p, nprobe) || p->shown < enough)) {
+        uint64_t before = p->shown, wanted = lists_wanted(p, nprobe);
         if (p->query_code && p->a->reads) {
             wanted = wanted > p->read ? wanted - p->read : 1;
             RETURN_NOT_OK(read_from_disk(p, wanted, ctx));
@@ -184,6 +200,7 @@ enum err ivf_search(const struct snapshot *s, const struct view_plan *plan, uint
     nprobe = probes(a, nprobe);
     if (!p.heap || !p.rows || !p.vectors || (nprobe < a->shape.nlist && !ivf_codes_use(&p, enough)))
         return err_no_memory(ctx, a->shape.nlist * sizeof(*p.heap));
+    p.asks = plan->allowed.filter ? empty_asks(&p, plan->share) : 0;
     order_lists(&p);
     RETURN_NOT_OK(read_lists(&p, nprobe, enough, ctx));
     if (p.query_code && a->reads)

@@ -33,6 +33,7 @@ struct probe {
     uint32_t nrows;
     uint64_t shown;       /* allowed rows seen, those of the batch aside */
     uint32_t read, empty; /* lists; with a filter, those with a match and those without */
+    double asks;          /* how many more lists one without a match asks for */
     /* With codes: */
     const uint8_t *query_code; /* NULL: the lists are read as vectors */
     size_t stride;
