@@ -5,7 +5,7 @@
  *
  * Threads: on a reader, one measurement at a time over all collections, since it takes a core for
  * as long as it lasts: at most TRUTH_US_MAX for the exact searches, fewer rows then being asked,
- * and SWEEP_US_MAX for the rest. Ends early when the server stops. Failure: 429 while another runs.
+ * and SWEEP_US_MAX for the rest. Ends at once when the server stops. Failure: 429 while another runs.
  */
 #include "api/routes.h"
 
@@ -83,7 +83,7 @@ static enum err measure(struct request *r, const struct snapshot *s, const struc
     RETURN_NOT_OK(
         recall_draw(s, (uint32_t)a->k, (uint32_t)a->sample, s->version + 1, &sample, ctx));
     sample.filter = a->filter;
-    sample.cancel = &r->service->closed;
+    sample.cancel = &r->service->draining;
     sample.unknown = true;
     enum err e = recall_find_truth(&sample, SAMPLE_LEAST, TRUTH_US_MAX, ctx);
     if (e == ERR_OK)

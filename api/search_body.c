@@ -186,7 +186,7 @@ static enum err check_recall(double recall, struct err_ctx *ctx)
     if (recall > 0 && recall <= 1)
         return ERR_OK;
     return err_set_at(ctx, ERR_INVALID, -1, "recall",
-                      "recall is %g; it is the share of the nearest to find, above 0 and 1 at most",
+                      "recall is %.9g; it is the share of the nearest to find, above 0 and 1 at most",
                       recall);
 }
 

@@ -103,13 +103,34 @@ static bool may_draw(const struct snapshot *s, struct row_ref ref)
            is_plain(segment_ann(v->segment), ref.row);
 }
 
+/* A step that visits all of n places, each next one far from those before it. */
+static uint32_t spread_step(uint32_t n)
+{
+    uint32_t step = (uint32_t)(n * 0.618) | 1;
+    for (uint32_t a = step, b = n; b != 1;) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+        if (b == 0) { /* not coprime */
+            step += 2;
+            a = step;
+            b = n;
+        }
+    }
+    return step;
+}
+
+/* The strata come in an order of which any beginning is spread over all rows: who can afford only
+ * some of the queries takes the first. */
 static void draw_rows(struct recall_sample *out, uint64_t rows, uint32_t most, uint64_t seed)
 {
     const struct snapshot *s = out->snapshot;
     uint32_t dim = s->schema->dim;
+    uint32_t step = spread_step(most);
     epoch_enter();
     for (uint32_t i = 0; i < most; i++) {
-        uint64_t from = rows * i / most, to = rows * (i + 1) / most;
+        uint64_t at = (uint64_t)i * step % most, from = rows * at / most;
+        uint64_t to = rows * (at + 1) / most;
         for (int attempt = 0; attempt < ATTEMPTS && from < to; attempt++) {
             struct row_ref ref = row_at(s, from + draw(&seed) % (to - from));
             if (!may_draw(s, ref))

@@ -210,7 +210,7 @@ static enum err check_params(const struct snapshot *s, size_t nq, const struct s
         return err_set(ctx, ERR_INVALID, "nprobe is %u; it must be 1 to %d", p->nprobe,
                        SEARCH_NPROBE_MAX);
     if (!(p->recall >= 0 && p->recall <= 1))
-        return err_set(ctx, ERR_INVALID, "recall is %g; it must be above 0, and 1 at most",
+        return err_set(ctx, ERR_INVALID, "recall is %.9g; it must be above 0, and 1 at most",
                        p->recall);
     if (nq > SEARCH_QUERIES_MAX)
         return err_set(ctx, ERR_TOO_LARGE, "%zu queries in one request; the limit is %d", nq,
@@ -245,11 +245,12 @@ static enum err settle_plan(const struct snapshot *s, const struct search_params
         if (s->views[i].live == 0)
             continue;
         if (plan[i].a && plan[i].unreached)
-            return err_set_at(ctx, ERR_UNPROCESSABLE, -1, "recall",
-                              "recall %g at k = %u is out of reach of the index: the highest that "
-                              "was measured, with 95 %% confidence, is %.4f; ask for less, or for "
-                              "exact",
-                              p->recall, p->k, floor(plan[i].highest * 1e4) / 1e4);
+            return err_set_at(
+                ctx, ERR_UNPROCESSABLE, -1, "recall",
+                "recall %.9g at k = %u is out of reach of the index: the highest that "
+                "was measured, with 95 %% confidence, is %.4f; ask for less, or for "
+                "exact",
+                p->recall, p->k, floor(plan[i].highest * 1e4) / 1e4);
         if (!r)
             continue;
         bool ivf = plan[i].a && plan[i].a->shape.kind == INDEX_IVF;
@@ -285,6 +286,7 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
         return err_no_memory(ctx, s->nviews * sizeof(*plan));
     plan_start(s, p, plan);
     size_t group = group_size(p, s->schema->dim, nq);
+    bool borrows = !p->exact || p->filter; /* structures, or bits of a filter */
     for (size_t first = 0, n; first < nq; first += n) {
         n = nq - first < group ? nq - first : group;
         struct collect *all = start_group(s, queries + first * s->schema->dim, n, p, scratch);
@@ -292,7 +294,7 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
             return err_set(ctx, ERR_NO_MEMORY, "out of memory for a search");
         for (size_t i = 0; p->exclude && i < n; i++)
             all[i].exclude = p->exclude[first + i];
-        if (!p->exact) /* a scan may take long, and reads no structure */
+        if (borrows)
             epoch_enter();
         choose_ways(s, p, nq, group, plan, scratch);
         enum err e = settle_plan(s, p, plan, ctx);
@@ -300,7 +302,7 @@ enum err search_run(const struct snapshot *s, const float *queries, size_t nq,
             e = search_group(s, p, plan, all, n, scratch, hits + first * p->k, nhits + first, ctx);
         if (e == ERR_OK)
             recall_live_offer(s, queries + first * s->schema->dim, n, p, first, plan);
-        if (!p->exact)
+        if (borrows)
             epoch_leave();
         RETURN_NOT_OK(e);
     }

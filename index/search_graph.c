@@ -37,6 +37,7 @@
 enum {
     LANES_BYTES = 8 << 20, /* of what is measured, beyond which walks take turns */
     RERANK_ROWS = 128,     /* measured at once */
+    RERANK_PART = 4,       /* of the pool is measured again at least: a 4th */
     MEASURE_MORE = 4       /* nodes beyond k rows whose order float may have got wrong */
 };
 
@@ -161,11 +162,16 @@ static void rerank_node(struct rerank *r, const struct snapshot *s, uint32_t nod
         rerank_row(r, s, row);
 }
 
-/* How many nodes of the pool are measured again. */
+/* How many nodes of the pool are measured again: as many as the codes need for k, or a part of the
+ * pool when more effort is asked for, and all that the codes can't tell from the last of them. */
 static uint32_t rerank_nodes(const struct walk *w)
 {
     uint64_t n = code_rerank(&w->a->scale, w->query->k);
-    return n < w->npool ? (uint32_t)n : w->npool;
+    n = n > w->ef / RERANK_PART ? n : w->ef / RERANK_PART;
+    n = n < w->npool ? n : w->npool;
+    while (n > 0 && n < w->npool && w->keys[n] == w->keys[n - 1])
+        n++;
+    return (uint32_t)n;
 }
 
 void walk_prefetch_best(const struct walk *w)

@@ -180,6 +180,8 @@ static bool set_effort(struct view_plan *plan, const struct ann_file *a,
 {
     bool ivf = a->shape.kind == INDEX_IVF;
     uint32_t asked = p->efforts ? p->efforts[plan->view] : ivf ? p->nprobe : p->ef;
+    if (!ivf && asked && asked < p->k)
+        asked = p->k;
     if (p->filter && a->curve)
         allowed_estimate(plan);
     unsigned class = recall_class(p->filter, plan->share);
