@@ -198,7 +198,8 @@ enum err ivf_search(const struct snapshot *s, const struct view_plan *plan, uint
                       .vectors = scratch_room(&scratch->pointers, PROBE_ROWS, sizeof(float *))};
     uint64_t enough = plan->allowed.filter ? (uint64_t)IVF_FILTERED * query->k : query->k;
     nprobe = probes(a, nprobe);
-    if (!p.heap || !p.rows || !p.vectors || (nprobe < a->shape.nlist && !ivf_codes_use(&p, enough)))
+    uint64_t again = enough > nprobe ? enough : nprobe; /* more effort measures more again */
+    if (!p.heap || !p.rows || !p.vectors || (nprobe < a->shape.nlist && !ivf_codes_use(&p, again)))
         return err_no_memory(ctx, a->shape.nlist * sizeof(*p.heap));
     p.asks = plan->allowed.filter ? empty_asks(&p, plan->share) : 0;
     order_lists(&p);

@@ -3,9 +3,9 @@
  *   codes of a list, one after another ─ four at a time ─> max-heap of the R nearest by code
  *        └─ at the end: the vectors of those R ─ exact_show ─> collect
  *
- * R is what the codes need for k (code_rerank), with a filter what a search must have seen at least
- * (ivf_search), so that few matches are all measured. A row is asked whether it may be a hit before
- * it counts, as in lists of vectors.
+ * R is what the codes need for k (code_rerank), nprobe where that is more, and with a filter what a
+ * search must have seen at least (ivf_search), so that few matches are all measured. A row is asked
+ * whether it may be a hit before it counts, as in lists of vectors.
  *
  * Threads: per call, on the caller's scratch. Failure: no memory for the scratch. */
 #include "index/search_ivf_internal.h"
@@ -103,7 +103,7 @@ void ivf_codes_read(struct probe *p, uint32_t list, const uint8_t *codes)
 
 /* ---- begin and end ---- */
 
-bool ivf_codes_use(struct probe *p, uint64_t enough)
+bool ivf_codes_use(struct probe *p, uint64_t least)
 {
     const struct ann_file *a = p->a;
     const struct view *v = p->view;
@@ -117,7 +117,7 @@ bool ivf_codes_use(struct probe *p, uint64_t enough)
     if (!code_query_prepare(&a->scale, p->query->scaled, room))
         return true;
     uint64_t most = code_rerank(&a->scale, p->query->k);
-    most = most > enough ? most : enough;
+    most = most > least ? most : least;
     p->best_max = most < a->shape.nodes ? (uint32_t)most : a->shape.nodes;
     p->best = scratch_room(&p->scratch->best, p->best_max, sizeof(*p->best));
     p->query_code = room;

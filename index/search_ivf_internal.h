@@ -58,7 +58,7 @@ void probe_flush(struct probe *p);
 
 /* Lets the lists be read as codes where the file has them and they say something of this query;
  * `enough` allowed rows are wanted at least. False: no memory. */
-WARN_UNUSED bool ivf_codes_use(struct probe *p, uint64_t enough);
+WARN_UNUSED bool ivf_codes_use(struct probe *p, uint64_t least);
 /* Measures the codes of a list, which lie at `codes`. */
 void ivf_codes_read(struct probe *p, uint32_t list, const uint8_t *codes);
 /* Shows the nearest by code by their vectors. */
