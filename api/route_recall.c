@@ -5,7 +5,8 @@
  *
  * Threads: on a reader, one measurement at a time over all collections, since it takes a core for
  * as long as it lasts: at most TRUTH_US_MAX for the exact searches, fewer rows then being asked,
- * and SWEEP_US_MAX for the rest. Ends at once when the server stops. Failure: 429 while another runs.
+ * and SWEEP_US_MAX for the rest. Ends at once when the server stops. Failure: 429 while another
+ * runs.
  */
 #include "api/routes.h"
 

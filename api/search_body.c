@@ -185,9 +185,9 @@ static enum err check_recall(double recall, struct err_ctx *ctx)
 {
     if (recall > 0 && recall <= 1)
         return ERR_OK;
-    return err_set_at(ctx, ERR_INVALID, -1, "recall",
-                      "recall is %.9g; it is the share of the nearest to find, above 0 and 1 at most",
-                      recall);
+    return err_set_at(
+        ctx, ERR_INVALID, -1, "recall",
+        "recall is %.9g; it is the share of the nearest to find, above 0 and 1 at most", recall);
 }
 
 static enum err read_radius(struct reading *a, struct err_ctx *ctx)
