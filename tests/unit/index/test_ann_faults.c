@@ -63,7 +63,8 @@ static void failing_write_is_never_taken_for_an_index(void **state)
         atomic_store(&sweep.calls, 0);
         sweep.armed = true;
         const struct ann_lists lists = {l.centroids, l.at, l.rows};
-        enum err e = ann_file_write_ivf(io, path, &shape, &lists, NULL, &ctx);
+        const struct ann_codes codes = {.verdict = CODES_REFUSED};
+        enum err e = ann_file_write_ivf(io, path, &shape, &lists, &codes, &ctx);
         sweep.armed = false;
         assert_true(e == ERR_OK || ctx.detail[0]);
         assert_true(e == ERR_OK || sweep.at > 0);
