@@ -20,6 +20,7 @@ static struct ann_shape fill(struct lists *l)
     for (uint32_t i = 0; i < NODES; i++)
         l->rows[i] = i;
     return (struct ann_shape){.kind = INDEX_IVF,
+                              .builder = BUILDER_FAISS,
                               .segment_id = 1,
                               .rows = NODES,
                               .nodes = NODES,
