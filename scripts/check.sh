@@ -100,7 +100,7 @@ unit_tests() {
     fi
 }
 
-ISA_TESTS='kernels codes exact walk filtered ivf'
+ISA_TESTS='kernels codes exact walk ivf'
 
 # A processor without AVX2 has run the scalar kernels all along.
 isa_tests() {
