@@ -348,7 +348,7 @@ static double recall(const struct hit *hits, const uint32_t *n, const struct hit
 static void print_search(const char *text, const struct search_params *p, const double best[2],
                          double none, double recall)
 {
-    static const char *const ways[] = {"scan", "graph", "lists"};
+    static const char *const ways[] = {"scan", "graph", "lists", "codes"};
     struct search_step step;
     search_explain(snapshot, 1, p, 0, &step);
     printf("            %8.0f %12.2f %14.0f   %.3f   %-5s   %s\n", best[0], best[0] / none, best[1],
