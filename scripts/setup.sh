@@ -13,7 +13,8 @@ set -eu
 build="gcc g++ make git libc6-dev libfaiss-dev libopenblas-dev libmicrohttpd-dev
     liburing-dev libroaring-dev libxxhash-dev nettle-dev python3
     python3-yaml"
-test="$build libcmocka-dev clang-format python3 python3-venv ca-certificates e2fsprogs"
+test="$build libcmocka-dev clang-format python3 python3-venv python3-faiss ca-certificates
+    e2fsprogs"
 fuzz="$test clang libclang-rt-14-dev"
 lint="$build libcmocka-dev clang-format clang-tidy libsimdjson-dev"
 demo="$build python3 python3-numpy libopenblas0 curl"

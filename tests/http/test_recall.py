@@ -72,7 +72,10 @@ def test_recall_is_reached(searched, k, target):
     truth, _ = faiss_exact("l2", base, queries, k)
     response = c.send_search(vectors=queries.tolist(), k=k, recall=target)
     if response.status == 422 and (k, target) == (1, 0.99):
-        pytest.skip("a thousand queries or less can't show it: " + response.json()["detail"])
+        # a thousand queries or less can't show it; what they show is named, and kept
+        target = float(re.search(r"confidence, is (0\.\d+)", response.json()["detail"])[1])
+        assert target > 0.9
+        response = c.send_search(vectors=queries.tolist(), k=k, recall=target)
     answer = expect(response)
     found = [[h["key"] for h in hits] for hits in answer["hits"]]
     got = recall(found, truth)
@@ -106,11 +109,14 @@ def test_the_next_lower_effort_would_have_missed(searched):
     c, _, queries = searched
     curve = measure(c, k=K, sample=1000)
     name = "ef" if "ef" in curve["points"][0] else "nprobe"
-    _, answer = ask(c, queries[:1], recall=TARGET)
-    lower = [p for p in curve["points"] if p.get(name, 10**9) < answer[name] * 0.8]
-    if not lower:
-        pytest.skip(f"{name} {answer[name]} is about the least there is")
-    assert lower[-1]["recall"] < TARGET + 0.005, (answer, lower[-1])
+    looked_at = 0
+    for target in (TARGET, 0.97, 0.98):  # where the least effort there is reaches one, the next
+        _, answer = ask(c, queries[:1], recall=target)
+        lower = [p for p in curve["points"] if p.get(name, 10**9) < answer[name] * 0.8]
+        if lower:
+            assert lower[-1]["recall"] < target + 0.005, (answer, lower[-1])
+            looked_at += 1
+    assert looked_at > 0
 
 
 def test_recall_with_filters(searched):
