@@ -12,6 +12,8 @@
 
 #include "api/number.h"
 
+enum range_kind { RANGE_ALL, RANGE_PART, RANGE_OUTSIDE };
+
 static const char *skip_blanks(const char *p)
 {
     return p + strspn(p, " \t,");
@@ -81,8 +83,8 @@ static enum range_kind read_range(const char *text, uint64_t length, uint64_t *f
     return first < length ? RANGE_PART : RANGE_OUTSIDE;
 }
 
-enum range_kind conditional_range(const struct request *r, const char *etag, uint64_t length,
-                                  uint64_t *from, uint64_t *to)
+static enum range_kind choose_range(const struct request *r, const char *etag, uint64_t length,
+                                    uint64_t *from, uint64_t *to)
 {
     const struct request_head *h = &r->head;
     *from = 0;
@@ -97,4 +99,24 @@ enum range_kind conditional_range(const struct request *r, const char *etag, uin
         *to = length;
     }
     return kind;
+}
+
+enum err conditional_part(struct request *r, const char *etag, uint64_t length, uint64_t *from,
+                          uint64_t *to, struct err_ctx *ctx)
+{
+    request_add_header(r, "Accept-Ranges", "bytes");
+    switch (choose_range(r, etag, length, from, to)) {
+    case RANGE_ALL:
+        return ERR_OK;
+    case RANGE_PART:
+        r->status = MHD_HTTP_PARTIAL_CONTENT;
+        request_add_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)*from,
+                           (unsigned long long)*to - 1, (unsigned long long)length);
+        return ERR_OK;
+    case RANGE_OUTSIDE:
+        break;
+    }
+    request_add_header(r, "Content-Range", "bytes */%llu", (unsigned long long)length);
+    return err_set(ctx, ERR_RANGE, "the range %.60s lies outside of the %llu bytes", r->head.range,
+                   (unsigned long long)length);
 }

@@ -11,11 +11,10 @@ enum { ETAG_CAP = 40 };
 WARN_UNUSED enum err conditional_check(const struct request *r, const char *etag, bool *unchanged,
                                        struct err_ctx *ctx);
 
-enum range_kind { RANGE_ALL, RANGE_PART, RANGE_OUTSIDE };
-
-/* The part of `length` bytes that the request asks for: [*from, *to). RANGE_ALL when it asks for
- * none, for several, in another unit, or for a part of something else (If-Range). */
-enum range_kind conditional_range(const struct request *r, const char *etag, uint64_t length,
-                                  uint64_t *from, uint64_t *to);
+/* The part of `length` bytes to answer with: [*from, *to), all of them when the request asks for no
+ * part, for several, in another unit, or for a part of something else (If-Range). Sets status and
+ * headers; ERR_RANGE when what is asked for lies outside. */
+WARN_UNUSED enum err conditional_part(struct request *r, const char *etag, uint64_t length,
+                                      uint64_t *from, uint64_t *to, struct err_ctx *ctx);
 
 #endif

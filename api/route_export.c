@@ -62,23 +62,11 @@ static enum err choose_part(struct request *r, struct export *e, const char *eta
     uint64_t all = (uint64_t)*length, from, to;
     if (*length < 0)
         return ERR_OK;
-    request_add_header(r, "Accept-Ranges", "bytes");
-    switch (conditional_range(r, etag, all, &from, &to)) {
-    case RANGE_ALL:
-        return ERR_OK;
-    case RANGE_PART:
-        r->status = MHD_HTTP_PARTIAL_CONTENT;
-        request_add_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from,
-                           (unsigned long long)to - 1, (unsigned long long)all);
+    RETURN_NOT_OK(conditional_part(r, etag, all, &from, &to, ctx));
+    if (to - from < all)
         export_part(e, from, to);
-        *length = (int64_t)(to - from);
-        return ERR_OK;
-    case RANGE_OUTSIDE:
-        break;
-    }
-    request_add_header(r, "Content-Range", "bytes */%llu", (unsigned long long)all);
-    return err_set(ctx, ERR_RANGE, "the range %.60s lies outside of the %llu bytes", r->head.range,
-                   (unsigned long long)all);
+    *length = (int64_t)(to - from);
+    return ERR_OK;
 }
 
 /* The stream has the export once it is made. */

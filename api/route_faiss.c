@@ -27,24 +27,11 @@ static enum err choose_part(struct request *r, struct faiss_export *e, const cha
                             int64_t *length, struct err_ctx *ctx)
 {
     uint64_t all = faiss_export_bytes(e), from, to;
-    *length = (int64_t)all;
-    request_add_header(r, "Accept-Ranges", "bytes");
-    switch (conditional_range(r, etag, all, &from, &to)) {
-    case RANGE_ALL:
-        return ERR_OK;
-    case RANGE_PART:
-        r->status = MHD_HTTP_PARTIAL_CONTENT;
-        request_add_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from,
-                           (unsigned long long)to - 1, (unsigned long long)all);
+    RETURN_NOT_OK(conditional_part(r, etag, all, &from, &to, ctx));
+    if (to - from < all)
         faiss_export_part(e, from, to);
-        *length = (int64_t)(to - from);
-        return ERR_OK;
-    case RANGE_OUTSIDE:
-        break;
-    }
-    request_add_header(r, "Content-Range", "bytes */%llu", (unsigned long long)all);
-    return err_set(ctx, ERR_RANGE, "the range %.60s lies outside of the %llu bytes", r->head.range,
-                   (unsigned long long)all);
+    *length = (int64_t)(to - from);
+    return ERR_OK;
 }
 
 /* *e is NULL once the stream has it. */
